@@ -1,0 +1,90 @@
+"""The ladder the experiments share: which networks, how long each is trained, where they lie."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mlem_jax import checkpoint, process
+from mlem_jax.levels import Levels, data_drift, linen_drift
+from mlem_jax.types import Drift, Params
+from mlem_jax.unet import Architecture, UNet, default_depthwise
+
+SHIPPED = Path(__file__).parent / "nouns32"
+PROCESS = process.cosine()
+PREDICTION = process.predict_v
+
+
+class Rung(NamedTuple):
+    """One network and its training.
+
+    Attributes:
+        architecture: the network.
+        steps: optimiser steps.
+        batch: images a step.
+        learning_rate: at its highest, after the warm-up.
+    """
+
+    architecture: Architecture
+    steps: int
+    batch: int
+    learning_rate: float
+
+
+# Cheapest first. The lower three see pixels in squares of 4x4, 2x2 and 2x2; the top sees each.
+RUNGS = (
+    Rung(Architecture(base=64, middle=1, bottom=1, scales=2, patch=4), 12_000, 64, 2e-3),
+    Rung(Architecture(base=32, middle=1, bottom=1, scales=3, patch=2), 10_000, 64, 2e-3),
+    Rung(Architecture(base=96, middle=1, bottom=1, scales=3, patch=2), 12_000, 32, 1e-3),
+    Rung(Architecture(base=64, middle=1, bottom=2, scales=4, patch=1), 20_000, 32, 1e-3),
+)
+
+
+class Ladder(NamedTuple):
+    """A trained ladder, ready to be solved.
+
+    Attributes:
+        levels: predictions of the data, clipped to [-1, 1], with the costs stored beside them.
+        params: one pytree a level.
+        shape: of one picture.
+    """
+
+    levels: Levels
+    params: tuple[Params, ...]
+    shape: tuple[int, int, int]
+
+
+def load(directory: Path = SHIPPED, chosen: tuple[int, ...] = ()) -> Ladder:
+    """The trained levels in a folder of checkpoints `level_1`, `level_2`, ...
+
+    Args:
+        directory: as `experiments.ship_ladder` wrote it.
+        chosen: which levels, 1 the cheapest; by default all.
+
+    Raises:
+        FileNotFoundError: if one of them is not there.
+    """
+    numbers = chosen or tuple(range(1, 1 + len(list(directory.glob("level_*")))))
+    if not numbers:
+        raise FileNotFoundError(f"expected checkpoints level_1, level_2, ... in {directory}")
+    drifts, params, costs, shape = [], [], [], (0, 0, 0)
+    for number in numbers:
+        about = checkpoint.read_about(directory / f"level_{number}")
+        architecture, shape = Architecture(**about["architecture"]), tuple(about["shape"])
+        like = jax.eval_shape(
+            UNet(architecture, default_depthwise()).init,
+            jax.random.key(0),
+            jnp.zeros((1, *shape)),
+            jnp.zeros(1),
+        )
+        params.append(checkpoint.restore(directory / f"level_{number}", like))
+        drifts.append(data_level(architecture))
+        costs.append(about["milliseconds_per_image"])
+    return Ladder(Levels(tuple(drifts), tuple(costs)), tuple(params), shape)
+
+
+def data_level(architecture: Architecture) -> Drift:
+    """A network of the family as a level: the data it predicts, clipped to [-1, 1]."""
+    network = linen_drift(UNet(architecture, default_depthwise()))
+    return data_drift(network, PROCESS, PREDICTION, clip=1.0)

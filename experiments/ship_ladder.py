@@ -1,0 +1,179 @@
+"""Turn trained levels into a ladder to ship: averaged parameters, measured costs, a model card."""
+
+import dataclasses
+import json
+import platform
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import tyro
+
+from experiments import images
+from experiments.ladder import PREDICTION, PROCESS, RUNGS, SHIPPED, Rung, data_level
+from experiments.train_levels import make_trainer, split, to_unit
+from mlem_jax import checkpoint
+from mlem_jax.denoise import loss_by_band
+from mlem_jax.levels import count_flops, linen_drift, measure_costs
+from mlem_jax.types import Params
+from mlem_jax.unet import Architecture, UNet, default_depthwise
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Measure trained levels and write them as a ladder with a model card."""
+
+    data: Path
+    """The pictures the levels were trained on; the same held-out part is used again."""
+    runs: Path = Path("runs/levels")
+    """What experiments.train_levels wrote with --out."""
+    out: Path = SHIPPED
+    """Where the ladder goes; replaced if it is there."""
+    size: int = 32
+    """Side of the pictures in pixels."""
+    held_out: int = 1000
+    """As in training."""
+    licence: str = "CC0 art of the Nouns project, composed at random from its trait layers"
+    """What the model card says of the pictures."""
+
+
+def main(settings: Settings) -> None:
+    """Restore, measure, save, and write the card."""
+    pictures = images.load(settings.data, settings.size).images
+    train, held_out = split(pictures, settings.held_out)
+    numbers = [k for k in range(1, 1 + len(RUNGS)) if (settings.runs / f"level_{k}").exists()]
+    rungs = [stored_rung(settings.runs / f"level_{k}") for k in numbers]
+    params = tuple(
+        trained(rung, settings.runs / f"level_{k}", held_out.shape[1:])
+        for k, rung in zip(numbers, rungs, strict=True)
+    )
+    drifts = [data_level(rung.architecture) for rung in rungs]
+    batch = 16
+    x, t = jnp.zeros((batch, *held_out.shape[1:])), jnp.float32(0.5)
+    seconds = measure_costs(drifts, params, x, t)
+    flops = count_flops(drifts, params, x, t)
+    rows = []
+    for k, rung, own, time, work in zip(numbers, rungs, params, seconds, flops, strict=True):
+        losses = held_out_losses(rung.architecture, own, held_out)
+        rows.append(
+            {
+                "level": k,
+                **rung._asdict(),
+                "architecture": rung.architecture._asdict(),
+                "parameters": sum(leaf.size for leaf in jax.tree.leaves(own)),
+                "milliseconds_per_image": 1e3 * time / batch,
+                "megaflops_per_image": work / batch / 1e6,
+                "held_out_loss": float(losses.mean()),
+                "held_out_standard_error": float(losses.mean(0).std() / len(held_out) ** 0.5),
+                "held_out_loss_by_band": [float(loss) for loss in losses.mean(1)],
+            }
+        )
+        print(rows[-1])
+    shutil.rmtree(settings.out, ignore_errors=True)
+    for row, own in zip(rows, params, strict=True):
+        about = {**row, "shape": list(held_out.shape[1:]), "data": settings.data.name}
+        checkpoint.save(settings.out / f"level_{row['level']}", own, about=about)
+    card = {
+        "data": settings.data.name,
+        "licence": settings.licence,
+        "training_pictures": len(train),
+        "held_out_pictures": len(held_out),
+        "machine": machine(),
+        "batch": batch,
+        "levels": rows,
+    }
+    (settings.out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    (settings.out / "README.md").write_text(written_card(card))
+
+
+def stored_rung(directory: Path) -> Rung:
+    """What a run was really begun with."""
+    stored = json.loads((directory / "settings.json").read_text())
+    return Rung(
+        Architecture(**stored["architecture"]),
+        stored["steps"],
+        stored["batch"],
+        stored["learning_rate"],
+    )
+
+
+def trained(rung: Rung, directory: Path, shape: tuple[int, ...]) -> Params:
+    """The averaged parameters at the end of training."""
+    _, state = make_trainer(rung, shape, seed=0)
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
+    with ocp.CheckpointManager(directory.absolute() / "checkpoints") as manager:
+        latest = manager.latest_step()
+        if latest != rung.steps:
+            print(f"{directory.name} is not done: step {latest} of {rung.steps}")
+        return manager.restore(latest, args=ocp.args.StandardRestore(like)).average
+
+
+def held_out_losses(architecture: Architecture, params: Params, held_out: np.ndarray) -> jax.Array:
+    """Losses [bands, images], with the same times and noise for every level."""
+    network = UNet(architecture, default_depthwise())
+    run = jax.jit(
+        lambda params, pictures: loss_by_band(
+            PROCESS, PREDICTION, linen_drift(network), params, pictures, jax.random.key(17)
+        )
+    )
+    return run(params, to_unit(held_out))
+
+
+def machine() -> str:
+    """The machine, in words."""
+    device = jax.devices()[0]
+    return f"{device.device_kind}, {platform.machine()}, jax {jax.__version__}"
+
+
+def written_card(card: dict) -> str:
+    """The model card in Markdown."""
+    lines = [
+        "# A ladder of denoisers for 32x32 characters",
+        "",
+        f"Data: `{card['data']}`, {card['training_pictures']} pictures for training and "
+        f"{card['held_out_pictures']} held out. Licence of the pictures: {card['licence']}. "
+        "The networks are under the licence of this repository.",
+        "",
+        "Process: cosine (Nichol & Dhariwal); prediction: v; each network trained alone on the "
+        "mean squared error of v, with Adam, and averaged.",
+        "",
+        "```sh",
+        f"python -m experiments.train_levels --data {card['data']} --out runs/nouns32",
+        f"python -m experiments.ship_ladder --data {card['data']} --runs runs/nouns32",
+        "```",
+        "",
+        f"Times: {card['machine']}, batches of {card['batch']}.",
+        "",
+        "| level | architecture | parameters | steps x batch | ms an image | x bottom "
+        "| MFLOP an image | held-out loss |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    bottom = card["levels"][0]["milliseconds_per_image"]
+    for row in card["levels"]:
+        shape = row["architecture"]
+        lines.append(
+            f"| {row['level']} | base {shape['base']}, middle {shape['middle']}, bottom "
+            f"{shape['bottom']}, {shape['scales']} scales, patch {shape['patch']} "
+            f"| {row['parameters']:,} | {row['steps']:,} x {row['batch']} "
+            f"| {row['milliseconds_per_image']:.3f} | {row['milliseconds_per_image'] / bottom:.1f} "
+            f"| {row['megaflops_per_image']:.1f} "
+            f"| {row['held_out_loss']:.4f} ± {row['held_out_standard_error']:.4f} |"
+        )
+    lines += [
+        "",
+        "Held-out loss by band of t, from the data (left) to the noise (right):",
+        "",
+        "| level | " + " | ".join(f"{b / 10:.1f}-{(b + 1) / 10:.1f}" for b in range(10)) + " |",
+        "|---" * 11 + "|",
+    ]
+    for row in card["levels"]:
+        bands = " | ".join(f"{loss:.3f}" for loss in row["held_out_loss_by_band"])
+        lines.append(f"| {row['level']} | {bands} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))

@@ -1,0 +1,233 @@
+"""Train the networks of a ladder, each alone, on the denoising loss.
+
+Killed at any moment, the same command goes on where the last checkpoint was, and on a CPU ends
+with the parameters of an unbroken run, bit for bit: every random number depends on the seed and
+the step alone.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import tyro
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from experiments import images
+from experiments.ladder import PREDICTION, PROCESS, RUNGS, Rung
+from mlem_jax.denoise import Trainer, TrainState, denoising_trainer, loss_by_band
+from mlem_jax.levels import linen_drift
+from mlem_jax.types import Key
+from mlem_jax.unet import UNet, default_depthwise, depthwise_trained
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Train the networks of a ladder on pictures."""
+
+    data: Path
+    """A folder of images, a .zip of images, or an .npz with uint8 `images`."""
+    out: Path = Path("runs/levels")
+    """Checkpoints and logs: one folder a level. Give the same folder to resume."""
+    levels: tuple[int, ...] = tuple(range(1, len(RUNGS) + 1))
+    """Which levels to train, 1 the cheapest."""
+    size: int = 32
+    """Side of the pictures in pixels; others are cropped to a square and scaled."""
+    steps: int | None = None
+    """Steps of every level; default: each level's own from experiments/ladder.py."""
+    minutes: float | None = None
+    """Stop after this time, with a checkpoint; the same command then goes on."""
+    held_out: int = 1000
+    """Pictures kept aside to measure the loss on; at most a tenth of all."""
+    seed: int = 0
+    """Of the initial parameters, the order of pictures, the times and the noise."""
+    checkpoint_minutes: float = 3.0
+    """Time between checkpoints."""
+    log_every: int = 100
+    """Steps between lines in the log."""
+
+
+def main(settings: Settings) -> None:
+    """Train every level asked for, cheapest first, within the time allowed."""
+    deadline = time.monotonic() + 60 * settings.minutes if settings.minutes else float("inf")
+    pictures = images.load(settings.data, settings.size)
+    print(f"{len(pictures.images)} pictures of {settings.size}x{settings.size}")
+    if pictures.skipped:
+        print(f"skipped {len(pictures.skipped)} broken files: {', '.join(pictures.skipped)}")
+    train, held_out = split(pictures.images, settings.held_out)
+    for level in settings.levels:
+        if not 1 <= level <= len(RUNGS):
+            raise ValueError(f"expected levels from 1 to {len(RUNGS)}, got {level}")
+        rung = RUNGS[level - 1]
+        rung = rung._replace(steps=settings.steps or rung.steps)
+        directory = settings.out / f"level_{level}"
+        if not train_level(rung, directory, train, held_out, settings, deadline):
+            print("time is up; the same command goes on from here")
+            return
+
+
+def split(pictures: np.ndarray, held_out: int) -> tuple[np.ndarray, np.ndarray]:
+    """(training, held-out), the same for the same pictures whatever else changes."""
+    order = np.random.default_rng(0).permutation(len(pictures))
+    count = min(held_out, len(pictures) // 10)
+    return pictures[order[count:]], pictures[order[:count]]
+
+
+def to_unit(pictures: Any) -> jax.Array:
+    """0..255 to [-1, 1]."""
+    return jnp.asarray(pictures, jnp.float32) / 127.5 - 1
+
+
+def train_level(
+    rung: Rung,
+    directory: Path,
+    train: np.ndarray,
+    held_out: np.ndarray,
+    settings: Settings,
+    deadline: float,
+) -> bool:
+    """Train one level from its last checkpoint; False if the deadline came first."""
+    check_settings(directory, rung, settings)
+    manager = ocp.CheckpointManager(
+        directory.absolute() / "checkpoints", options=ocp.CheckpointManagerOptions(max_to_keep=2)
+    )
+    trainer, state = make_trainer(rung, train.shape[1:], settings.seed)
+    if (latest := manager.latest_step()) is not None:
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
+        state = manager.restore(latest, args=ocp.args.StandardRestore(like))
+    key = jax.random.key(settings.seed)
+    # The state is given up to the step, so that the parameters are not held twice.
+    step = jax.jit(
+        lambda state, pictures: trainer.step(state, to_unit(pictures), key), donate_argnums=0
+    )
+    log = Log(directory / "log.jsonl", int(state.step))
+    batches = (
+        grain.MapDataset.source(train).seed(settings.seed).shuffle().repeat().batch(rung.batch)
+    )
+    saved = time.monotonic()
+    with progress(directory.name, rung, int(state.step)) as advance:
+        for number in range(int(state.step), rung.steps):
+            state, loss = step(state, batches[number])
+            done, now = number + 1, time.monotonic()
+            if done % settings.log_every == 0 or done == rung.steps:
+                log.write(step=done, loss=float(loss), rate=advance(done, float(loss)))
+            if now - saved > 60 * settings.checkpoint_minutes or now > deadline:
+                manager.save(done, args=ocp.args.StandardSave(state))
+                saved = now
+            if now > deadline:
+                manager.wait_until_finished()
+                return False
+    if manager.latest_step() != rung.steps:
+        manager.save(rung.steps, args=ocp.args.StandardSave(state))
+    manager.wait_until_finished()
+    report_held_out(rung, state, held_out, key, log)
+    return True
+
+
+def make_trainer(rung: Rung, shape: tuple[int, ...], seed: int) -> tuple[Trainer, TrainState]:
+    """The trainer of one network and its state before the first step."""
+    on_cpu = jax.default_backend() == "cpu"
+    network = UNet(rung.architecture, depthwise_trained if on_cpu else default_depthwise())
+    warm_up = min(500, rung.steps // 10 + 1)
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, rung.learning_rate, warm_up, rung.steps, end_value=rung.learning_rate / 100
+    )
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+    trainer = denoising_trainer(PROCESS, PREDICTION, linen_drift(network), optimiser)
+    params = jax.jit(network.init)(
+        jax.random.key(seed), jnp.zeros((1, *shape), jnp.float32), jnp.zeros(1)
+    )
+    return trainer, trainer.init(params)
+
+
+def check_settings(directory: Path, rung: Rung, settings: Settings) -> None:
+    """Write what determines the result beside the log, or compare it with what stands there."""
+    expected = {
+        **rung._asdict(),
+        "architecture": rung.architecture._asdict(),
+        "data": settings.data.name,
+        "size": settings.size,
+        "held_out": settings.held_out,
+        "seed": settings.seed,
+    }
+    file = directory / "settings.json"
+    if not file.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(expected, indent=1) + "\n")
+    elif (found := json.loads(file.read_text())) != expected:
+        differing = [name for name in expected if found.get(name) != expected[name]]
+        raise ValueError(
+            f"{directory} was begun with other settings: "
+            + ", ".join(f"{name} {found.get(name)}, now {expected[name]}" for name in differing)
+            + "; give the old settings to go on, or another --out to start anew"
+        )
+
+
+class Log:
+    """JSON lines; lines past the step one resumes from are dropped, so no step is told twice."""
+
+    def __init__(self, file: Path, step: int) -> None:
+        lines = file.read_text().splitlines() if file.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        file.write_text("".join(line + "\n" for line in kept))
+        self.file = file
+
+    def write(self, **values: Any) -> None:
+        """Append one line, at once on disk."""
+        with self.file.open("a") as stream:
+            stream.write(json.dumps(values) + "\n")
+
+
+@contextmanager
+def progress(name: str, rung: Rung, begun: int) -> Iterator[Callable[[int, float], float]]:
+    """A bar with loss, images/s and time left; yields `(steps done, loss) -> images/s`."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}  loss {task.fields[loss]:.4f}"),
+        TextColumn("{task.fields[rate]:.0f} images/s"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as bar:
+        task = bar.add_task(name, total=rung.steps, completed=begun, loss=float("nan"), rate=0.0)
+        last = [time.monotonic(), begun]
+
+        def advance(done: int, loss: float) -> float:
+            now = time.monotonic()
+            rate = (done - last[1]) * rung.batch / (now - last[0])
+            last[:] = [now, done]
+            bar.update(task, completed=done, loss=loss, rate=rate)
+            return round(rate, 1)
+
+        yield advance
+
+
+def report_held_out(
+    rung: Rung, state: TrainState, held_out: np.ndarray, key: Key, log: Log
+) -> None:
+    """Print and log the held-out loss of the averaged parameters, in total and by band of t."""
+    network = UNet(rung.architecture, default_depthwise())
+    pictures = to_unit(held_out)
+    losses = jax.jit(
+        lambda params, pictures: loss_by_band(
+            PROCESS, PREDICTION, linen_drift(network), params, pictures, key
+        )
+    )(state.average, pictures)
+    by_band = [round(float(loss), 5) for loss in losses.mean(axis=1)]
+    log.write(step=rung.steps, held_out=round(float(losses.mean()), 5), held_out_by_band=by_band)
+    print(f"held-out loss {losses.mean():.4f}, from clean to noisy {by_band}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))

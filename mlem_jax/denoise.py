@@ -1,0 +1,147 @@
+"""Training one network on the denoising loss: the loss, one step, the average of parameters.
+
+Every random number of step n is drawn from `fold_in(key, n)`, so a run that was stopped and
+resumed draws what an unbroken run would have drawn. This module is a leaf: the experiments use it
+to make levels, the solver never sees it.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from mlem_jax.process import Prediction, Process, perturb
+from mlem_jax.types import Key, Params
+
+Images = Float[Array, "batch height width channels"]
+Network = Callable[[Params, Images, Float[Array, " batch"]], Images]
+"""A drift that takes one time for each image."""
+
+
+class TrainState(NamedTuple):
+    """All that the next training step needs.
+
+    Attributes:
+        params: parameters as the optimiser has them.
+        average: exponential moving average of the parameters; what one samples with.
+        optimiser: state of the Optax optimiser.
+        step: steps done.
+    """
+
+    params: Params
+    average: Params
+    optimiser: Any
+    step: Int[Array, ""]
+
+
+class Trainer(NamedTuple):
+    """A pair of pure functions, as in Optax.
+
+    Attributes:
+        init: parameters to the state before the first step.
+        step: `(state, images, key) -> (state, loss)`, to be jitted.
+    """
+
+    init: Callable[[Params], TrainState]
+    step: Callable[[TrainState, Images, Key], tuple[TrainState, Float[Array, ""]]]
+
+
+def stratified_times(key: Key, count: int) -> Float[Array, " batch"]:
+    """Uniform times in [0, 1], one in each of `count` equal strata up to a common shift."""
+    return (jax.random.uniform(key) + jnp.arange(count) / count) % 1
+
+
+def denoising_loss(
+    process: Process,
+    prediction: Prediction,
+    network: Network,
+    params: Params,
+    images: Images,
+    t: Float[Array, " batch"],
+    noise: Images,
+) -> Float[Array, " batch"]:
+    """Mean over the image of (network(alpha x_0 + sigma eps, t) - target)^2, for each image.
+
+    `t` is a fraction of the process's end, which is also what the network is given.
+    """
+    at = t[:, None, None, None] * process.end
+    row = prediction(process, at)
+    target = (row.of_data * images + row.of_noise * noise) / row.factor
+    error = network(params, perturb(process, images, noise, at), t) - target
+    return jnp.mean(error**2, axis=(1, 2, 3))
+
+
+def denoising_trainer(
+    process: Process,
+    prediction: Prediction,
+    network: Network,
+    optimiser: optax.GradientTransformation,
+    *,
+    decay: float = 0.999,
+) -> Trainer:
+    """Params <- optimiser(grad E loss);  average <- d average + (1 - d) params.
+
+    Args:
+        process: the process whose states are denoised.
+        prediction: what the network predicts.
+        network: `(params, images, t) -> images`; differentiated in reverse mode.
+        optimiser: any Optax optimiser.
+        decay: of the average; smaller in the first steps, min(decay, (1 + n) / (10 + n)), so that
+            the initial parameters are soon forgotten.
+    """
+
+    def init(params: Params) -> TrainState:
+        average = jax.tree.map(jnp.copy, params)  # Its own buffers: both may be donated.
+        return TrainState(params, average, optimiser.init(params), jnp.zeros((), jnp.int32))
+
+    def step(state: TrainState, images: Images, key: Key) -> tuple[TrainState, Float[Array, ""]]:
+        time_key, noise_key, flip_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
+        images = random_flips(flip_key, images)
+        t = stratified_times(time_key, len(images))
+        noise = jax.random.normal(noise_key, images.shape, images.dtype)
+
+        def objective(params: Params) -> Float[Array, ""]:
+            return denoising_loss(process, prediction, network, params, images, t, noise).mean()
+
+        loss, gradient = jax.value_and_grad(objective)(state.params)
+        updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)
+        params = optax.apply_updates(state.params, updates)
+        forget = 1 - jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+        average = optax.incremental_update(params, state.average, forget)
+        return TrainState(params, average, optimiser_state, state.step + 1), loss
+
+    return Trainer(init, step)
+
+
+def random_flips(key: Key, images: Images) -> Images:
+    """Each image mirrored left to right with probability 1/2."""
+    flip = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
+    return jnp.where(flip, images[:, :, ::-1], images)
+
+
+def loss_by_band(
+    process: Process,
+    prediction: Prediction,
+    network: Network,
+    params: Params,
+    images: Images,
+    key: Key,
+    *,
+    bands: int = 10,
+) -> Float[Array, "bands images"]:
+    """Denoising losses of every image at one random time in each band of t, clean to noisy.
+
+    Band b holds the times in [b / bands, (b + 1) / bands). The same key gives every network the
+    same times and noise, so differences between networks are not blurred by them.
+    """
+
+    def one_band(band: Int[Array, ""]) -> Float[Array, " images"]:
+        time_key, noise_key = jax.random.split(jax.random.fold_in(key, band))
+        t = (band + jax.random.uniform(time_key, (len(images),))) / bands
+        noise = jax.random.normal(noise_key, images.shape, images.dtype)
+        return denoising_loss(process, prediction, network, params, images, t, noise)
+
+    return jax.lax.map(one_band, jnp.arange(bands))

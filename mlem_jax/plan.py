@@ -1,0 +1,196 @@
+"""Plans: what the solver is told, and all it is told, of levels and chance.
+
+With gates B and probabilities p, r_k = B_k / p_k and r_{K+1} = 0, the multilevel estimate is
+
+    sum_k r_k (F^k - F^{k-1})  =  sum_k w_k F^k ,    w_k = r_k - r_{k+1} ,
+
+so level k is evaluated at a step iff gate k or gate k + 1 is open, once, and weighted with w_k.
+Plain Euler-Maruyama of one level, a switch from a small network to a large one, and every
+multilevel draw are tables (weights, needed); a plan can be printed, priced before it is run,
+stored, run again, or written by hand.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+from numpy.typing import ArrayLike
+
+from mlem_jax.draws import Draw
+from mlem_jax.gates import probabilities
+from mlem_jax.types import Fires, Key, Logits, PerLevel, Weights
+
+
+class Plan(NamedTuple):
+    """Which levels run at each step, and with what weight.
+
+    Attributes:
+        weights: of each level's F at each step; differentiable in the logits.
+        needed: whether the level is evaluated. Not `weights != 0`: with p_k = p_{k+1} and both
+            gates open the weight is 0 while its derivative is not.
+    """
+
+    weights: Weights
+    needed: Bool[Array, "steps levels"]
+
+
+class Price(NamedTuple):
+    """What a plan costs, by level; the sum over levels is the plan's cost.
+
+    Attributes:
+        evaluations: of each level; a number expected need not be whole.
+        costs: evaluations times the cost of one.
+    """
+
+    evaluations: PerLevel
+    costs: PerLevel
+
+
+def weigh(fires: Fires, logits: Logits) -> Plan:
+    """w_k = B_k/p_k - B_{k+1}/p_{k+1};  needed_k = B_k or B_{k+1}."""
+    # The inner `where` keeps the overflow of a closed gate's e^-l out of derivatives.
+    ratios = jnp.where(fires, 1 + jnp.exp(-jnp.where(fires, logits, 0)), 0)
+    return Plan(ratios - _next_level(ratios), fires | _next_level(fires))
+
+
+def drop_idle(plan: Plan) -> Plan:
+    """The same plan without evaluations of weight 0, for running it: never for learning its gates.
+
+    With every gate certain this leaves the top level alone, which is plain Euler-Maruyama.
+    """
+    return plan._replace(needed=plan.needed & (plan.weights != 0))
+
+
+def draw_plan(draw: Draw, logits: Logits, key: Key | None) -> Plan:
+    """A plan to run: gates drawn, weighed, idle evaluations dropped.
+
+    Args:
+        draw: `draws.independent`, `draws.systematic`, `draws.midpoint`, or your own.
+        logits: of the gates, as a function of `gates` gives them.
+        key: of the gates; never the one the noise is drawn with. None where the draw needs none.
+    """
+    return drop_idle(weigh(draw(key, logits), logits))
+
+
+def full_plan(steps: int, levels: int, level: int) -> Plan:
+    """One level at every step, its Euler-Maruyama. Levels are counted from 1, the cheapest."""
+    _check_level(level, levels)
+    return hand_plan(np.tile(np.arange(1, levels + 1) == level, (steps, 1)))
+
+
+def switch_plan(steps: int, levels: int, at: int, *, early: int, late: int) -> Plan:
+    """One level for the first `at` steps, another for the rest; counted from 1, the cheapest.
+
+    References:
+        T-Stitch, Pan et al. 2024, arXiv:2402.14167: small early, large late.
+    """
+    _check_level(early, levels)
+    _check_level(late, levels)
+    if not 0 <= at <= steps:
+        raise ValueError(f"expected a switch after 0 to {steps} steps, got {at}")
+    chosen = np.where(np.arange(steps) < at, early, late)
+    return hand_plan(chosen[:, None] == np.arange(1, levels + 1))
+
+
+def hand_plan(weights: ArrayLike) -> Plan:
+    """Any weights [steps, levels]; levels of weight 0 do not run.
+
+    Raises:
+        ValueError: if `weights` is no table of finite numbers.
+    """
+    weights = np.asarray(weights, np.float64)
+    if weights.ndim != 2 or not np.isfinite(weights).all():
+        raise ValueError(f"expected finite weights [steps, levels], got shape {weights.shape}")
+    return Plan(jnp.asarray(weights, jnp.result_type(float)), jnp.asarray(weights != 0))
+
+
+def price(plan: Plan, costs: Sequence[float]) -> Price:
+    """Evaluations of each level and what they cost: what a run of this plan will take."""
+    _check_costs(plan.needed.shape, costs)
+    evaluations = plan.needed.sum(axis=0)
+    return Price(evaluations, evaluations * jnp.asarray(costs))
+
+
+def expected_price(logits: Logits, costs: Sequence[float]) -> Price:
+    """E of `price` over `draw_plan`, for draws whose levels are independent of each other.
+
+    Level k runs at a step iff gate k or k + 1 is open, and the two do not cancel: two open gates
+    with the same probability give weight 0.
+    """
+    _check_costs(logits.shape, costs)
+    open_ = probabilities(logits)
+    above = _next_level(open_)
+    idle = jnp.where(jnp.concatenate([logits[:, :-1] == logits[:, 1:],
+                                      jnp.zeros((len(logits), 1), bool)], axis=1),
+                     open_ * above, 0)  # fmt: skip
+    evaluations = (open_ + above - open_ * above - idle).sum(axis=0)
+    return Price(evaluations, evaluations * jnp.asarray(costs))
+
+
+def fit_budget(family: Callable[[float], Logits], costs: Sequence[float], budget: float) -> Logits:
+    """The gates of `family(C)` whose expected cost is `budget`.
+
+    Args:
+        family: gates for a scale C > 0, their cost rising in C, such as
+            `lambda scale: inverse_cost_gates(costs, scale, steps)`.
+        costs: of one evaluation of each level.
+        budget: in the unit of `costs`, for all steps together.
+
+    Raises:
+        ValueError: if the budget is above the cost with every gate certain.
+    """
+
+    def cost(log_scale: float) -> float:
+        return float(expected_price(family(math.exp(log_scale)), costs).costs.sum())
+
+    # With idle evaluations dropped a certain ladder costs its top alone, which may be less than
+    # a nearly certain one: search below the scale at which the budget is first met.
+    low, high = math.log(1e-9 * min(costs)), math.log(1e-9 * min(costs))
+    while cost(high) < budget:
+        low, high = high, high + 1.0
+        if high > math.log(1e9 * max(costs)):
+            raise ValueError(f"expected a budget the gates can spend, got {budget}; with every "
+                             f"gate certain they cost {cost(high)}")  # fmt: skip
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(middle) < budget else (low, middle)
+    return family(math.exp(low))
+
+
+def save_plan(file: str | Path, plan: Plan) -> None:
+    """Write a plan as .npz, without pickle."""
+    with Path(file).open("wb") as stream:
+        np.savez(stream, weights=np.asarray(plan.weights), needed=np.asarray(plan.needed))
+
+
+def load_plan(file: str | Path) -> Plan:
+    """Read a plan; it runs to the same bits as the one saved.
+
+    Raises:
+        ValueError: if the file is not a plan.
+    """
+    with np.load(file, allow_pickle=False) as arrays:
+        if set(arrays.files) != {"weights", "needed"}:
+            raise ValueError(
+                f"expected arrays `weights` and `needed` in {file}, got {sorted(arrays.files)}"
+            )
+        return Plan(jnp.asarray(arrays["weights"]), jnp.asarray(arrays["needed"]))
+
+
+def _next_level(table: Float[Array, "steps levels"]) -> Float[Array, "steps levels"]:
+    """Column k + 1 in the place of column k; zeros in the last."""
+    return jnp.concatenate([table[:, 1:], jnp.zeros_like(table[:, :1])], axis=1)
+
+
+def _check_level(level: int, levels: int) -> None:
+    if not 1 <= level <= levels:
+        raise ValueError(f"expected a level from 1 to {levels}, got {level}")
+
+
+def _check_costs(shape: tuple[int, ...], costs: Sequence[float]) -> None:
+    if shape[1] != len(costs):
+        raise ValueError(f"expected one cost for each of {shape[1]} levels, got {len(costs)}")

@@ -1,0 +1,335 @@
+"""The solver: one scan of one small step over tables that were made before it began.
+
+    paper                              here
+    x_n, t_n                           x, steps.t[n]
+    eta, sigma_t sqrt(eta)             steps.gain[n], steps.noise[n]   (and steps.scale[n] = 1)
+    f^k                                levels.drifts[k - 1](params[k - 1], x, t)
+    B_{k,n}, p_k(t_n)                  fires, logits: known to `plan.weigh` alone
+    B_k/p_k - B_{k+1}/p_{k+1}          plan.weights[n, k - 1]
+    B_k or B_{k+1}                     plan.needed[n, k - 1]
+    xi_n                               noise.draw_increment(path, n, x)
+
+The multilevel Euler-Maruyama step (arXiv:2603.24594, section 3)
+
+    x_{n+1} = x_n + eta sum_k B_k/p_k (f^k(x_n, t_n) - f^{k-1}(x_n, t_n)) + sigma sqrt(eta) xi_n
+
+has every difference at the same point, so the sum can be taken by level instead of by difference:
+level k appears with B_k/p_k in its own difference and with -B_{k+1}/p_{k+1} in the next. That
+weight is the plan's, and the step is
+
+    x' = scale x + gain sum_k weights[k] f^k(x, t) + noise xi ,
+
+each level evaluated at most once, and not at all where the plan does not need it.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.experimental import checkify
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from mlem_jax.levels import Levels, check_levels
+from mlem_jax.noise import Path, draw_increment
+from mlem_jax.plan import Plan
+from mlem_jax.steps import Steps
+from mlem_jax.types import Drift, Params, PerLevel, Scalar, State
+
+Noise = Path | Shaped[Array, "steps *state"] | None
+"""What drives the steps: a Brownian path, stored standard normals, or nothing (an ODE)."""
+
+
+class StepInputs(NamedTuple):
+    """All that one step is told: a row of the steps, a row of the plan, a normal vector."""
+
+    t: Scalar
+    scale: Scalar
+    gain: Scalar
+    noise: Scalar
+    weights: PerLevel
+    needed: Bool[Array, " levels"]
+    increment: State | None
+
+
+class Trajectory(NamedTuple):
+    """States on the way.
+
+    Attributes:
+        steps: how many steps had been done.
+        states: the state then; the first is the start, the last the end.
+    """
+
+    steps: Int[Array, " kept"]
+    states: Shaped[Array, "kept *state"]
+
+
+def mlem_step(levels: Levels, params: tuple[Params, ...], x: State, inputs: StepInputs) -> State:
+    """X' = scale x + gain sum_k weights[k] f^k(x, t) + noise xi.
+
+    Raises:
+        ValueError: if a level's result has not the state's shape and dtype.
+    """
+    drift = jnp.zeros_like(x)
+    for k, (level, own) in enumerate(zip(levels.drifts, params, strict=True)):
+
+        def run(total: State, k: int = k, level: Drift = level, own: Params = own) -> State:
+            return total + inputs.weights[k] * _evaluate(k, level, own, x, inputs.t)
+
+        # The sum passes through, so the branch not taken does nothing: not even a copy.
+        drift = jax.lax.cond(inputs.needed[k], run, lambda total: total, drift)
+    x = inputs.scale * x + inputs.gain * drift
+    return x if inputs.increment is None else x + inputs.noise * inputs.increment
+
+
+def solve(
+    levels: Levels,
+    params: tuple[Params, ...],
+    x: State,
+    steps: Steps,
+    plan: Plan,
+    noise: Noise = None,
+) -> State:
+    """x[n+1] = scale[n] x[n] + gain[n] sum_k weights[n, k] f^k(x[n], t[n]) + noise[n] xi[n].
+
+    Args:
+        levels: the ladder; static.
+        params: one pytree a level.
+        x: the start: one array, often a batch.
+        steps: the integrator, from `mlem_jax.steps`.
+        plan: which levels run when, and with what weight, from `mlem_jax.plan`. One for the whole
+            batch: batching the plan would run every level at every step.
+        noise: a path from `noise.brownian_path`, or standard normals [steps, *state]; None for an
+            ODE.
+
+    Returns:
+        The state after the last step.
+
+    Raises:
+        ValueError: if lengths do not match, if a level changes the state's shape or dtype, or if
+            the steps are noisy and there is no noise.
+    """
+    check_problem(levels, params, x, steps, plan, noise)
+    return _solve(levels, params, x, steps, plan, noise)
+
+
+def solve_path(
+    levels: Levels,
+    params: tuple[Params, ...],
+    x: State,
+    steps: Steps,
+    plan: Plan,
+    noise: Noise = None,
+    *,
+    stride: int = 1,
+) -> Trajectory:
+    """As `solve`, keeping the start and then every `stride`-th state.
+
+    Raises:
+        ValueError: as `solve`, and if the number of steps is no multiple of `stride`.
+    """
+    check_problem(levels, params, x, steps, plan, noise)
+    count = len(steps.t)
+    if stride < 1 or count % stride:
+        raise ValueError(f"expected a stride that divides the {count} steps, got {stride}")
+    states = _solve_path(levels, params, x, steps, plan, noise, stride)
+    return Trajectory(jnp.arange(0, count + 1, stride), states)
+
+
+def solve_chunks(
+    levels: Levels,
+    params: tuple[Params, ...],
+    x: State,
+    steps: Steps,
+    plan: Plan,
+    noise: Path | None = None,
+    *,
+    chunk: int,
+) -> State:
+    """As `solve` for a large batch, `chunk` samples at a time: the memory is that of one chunk.
+
+    The samples are those of one call, since a sample does not depend on its batch.
+
+    Args:
+        levels: the ladder; static.
+        params: one pytree a level, without a batch axis (no conditions of single samples).
+        x: the starts [batch, ...].
+        steps: the integrator.
+        plan: which levels run when.
+        noise: a path with one index a sample, or None for an ODE.
+        chunk: samples at a time.
+
+    Raises:
+        ValueError: as `solve`, and if `chunk` is not positive or the noise is stored.
+    """
+    check_problem(levels, params, x, steps, plan, noise)
+    if chunk < 1 or not (noise is None or isinstance(noise, Path)):
+        raise ValueError(f"expected a positive chunk and a Path or no noise, got chunk {chunk} and "
+                         f"noise {type(noise).__name__}")  # fmt: skip
+    whole = len(x) // chunk * chunk
+    samples = None if noise is None else noise.samples
+
+    def one_chunk(part: tuple[State, Int[Array, " chunk"] | None]) -> State:
+        start, own = part
+        path = None if noise is None else noise._replace(samples=own)
+        return _solve(levels, params, start, steps, plan, path)
+
+    def cut(first: int, last: int) -> tuple[State, Int[Array, " chunk"] | None]:
+        return jax.tree.map(lambda leaf: leaf[first:last], (x, samples))
+
+    parts = []
+    if whole:
+        blocks = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk, *leaf.shape[1:]), cut(0, whole))
+        parts.append(jax.lax.map(one_chunk, blocks).reshape(x[:whole].shape))
+    if whole < len(x):
+        parts.append(one_chunk(cut(whole, len(x))))
+    return jnp.concatenate(parts)
+
+
+def solve_checked(
+    levels: Levels,
+    params: tuple[Params, ...],
+    x: State,
+    steps: Steps,
+    plan: Plan,
+    noise: Noise = None,
+) -> State:
+    """As `solve`, but stops at what is not finite and says where: slower, for finding a fault.
+
+    Raises:
+        FloatingPointError: if a parameter or the result of a level is NaN or infinite, with the
+            level's number, and the parameter's name or the step.
+    """
+    for k, own in enumerate(params):
+        for name, leaf in jax.tree_util.tree_leaves_with_path(own):
+            if not np.isfinite(np.asarray(leaf)).all():
+                raise FloatingPointError(
+                    f"level {k + 1} has a parameter that is not finite: "
+                    f"{jax.tree_util.keystr(name)}"
+                )
+    drifts = tuple(_checked(k, drift, steps) for k, drift in enumerate(levels.drifts))
+    check_problem(levels, params, x, steps, plan, noise)
+    checked = checkify.checkify(partial(_run, levels._replace(drifts=drifts)))
+    error, end = jax.jit(checked)(params, x, steps, plan, noise)
+    if message := error.get():
+        raise FloatingPointError(message.split(" (`check` failed)")[0])
+    return end
+
+
+def check_problem(
+    levels: Levels,
+    params: tuple[Params, ...],
+    x: State,
+    steps: Steps,
+    plan: Plan,
+    noise: Noise,
+) -> None:
+    """Static facts that must hold before a solve; see `solve` for the errors raised."""
+    check_levels(levels)
+    count, ladder = len(steps.t), len(levels.drifts)
+    if len(params) != ladder:
+        raise ValueError(f"expected one pytree of params for each of {ladder} levels, got "
+                         f"{len(params)}; params is a tuple")  # fmt: skip
+    for name, table in zip(plan._fields, plan, strict=True):
+        if table.shape != (count, ladder):
+            raise ValueError(
+                f"expected plan.{name} of shape [{count} steps, {ladder} levels], got "
+                f"{list(table.shape)}; make the plan for these steps and these levels"
+            )
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"expected a floating-point state, got {x.dtype}")
+    if isinstance(noise, Path):
+        if len(noise.first) != count:
+            raise ValueError(f"expected a path of {count} steps, got one of {len(noise.first)}; "
+                             "make it with the grid that the steps were made with")  # fmt: skip
+    elif noise is not None:
+        if noise.shape != (count, *x.shape):
+            raise ValueError(f"expected stored noise of shape {(count, *x.shape)}, got "
+                             f"{noise.shape}")  # fmt: skip
+    elif not isinstance(steps.noise, Tracer) and np.any(np.asarray(steps.noise)):
+        raise ValueError(
+            "expected noise for steps that are an SDE's, got None; give a path from "
+            "noise.brownian_path, or steps with noise 0"
+        )
+
+
+def _run(
+    levels: Levels, params: tuple[Params, ...], x: State, steps: Steps, plan: Plan, noise: Noise
+) -> State:
+    return _scan(levels, params, x, steps, plan, noise, jnp.arange(len(steps.t)))
+
+
+_solve = jax.jit(_run, static_argnums=0)
+
+
+@partial(jax.jit, static_argnums=(0, 6))
+def _solve_path(
+    levels: Levels,
+    params: tuple[Params, ...],
+    x: State,
+    steps: Steps,
+    plan: Plan,
+    noise: Noise,
+    stride: int,
+) -> State:
+    def stretch(x: State, numbers: Int[Array, " stride"]) -> tuple[State, State]:
+        x = _scan(levels, params, x, steps, plan, noise, numbers)
+        return x, x
+
+    blocks = jnp.arange(len(steps.t)).reshape(-1, stride)
+    states = jax.lax.scan(stretch, x, blocks)[1]
+    return jnp.concatenate([x[None], states])
+
+
+def _scan(
+    levels: Levels,
+    params: tuple[Params, ...],
+    x: State,
+    steps: Steps,
+    plan: Plan,
+    noise: Noise,
+    numbers: Int[Array, " numbers"],
+) -> State:
+    """The loop: from x over the steps with these numbers."""
+    # Coefficients in the state's dtype, so that nothing is promoted; times never below single.
+    cast = partial(jnp.asarray, dtype=x.dtype)
+    times = steps.t.astype(jnp.promote_types(x.dtype, jnp.float32))
+    scale, gain, deviation, weights = map(cast, (*steps[1:], plan.weights))
+
+    def body(x: State, n: Int[Array, ""]) -> tuple[State, None]:
+        increment = draw_increment(noise, n, x) if isinstance(noise, Path) else (
+            None if noise is None else noise[n].astype(x.dtype)
+        )  # fmt: skip
+        row = StepInputs(
+            times[n], scale[n], gain[n], deviation[n], weights[n], plan.needed[n], increment
+        )
+        return mlem_step(levels, params, x, row), None
+
+    return jax.lax.scan(body, x, numbers)[0]
+
+
+def _evaluate(k: int, level: Drift, params: Params, x: State, t: Scalar) -> State:
+    value = level(params, x, t)
+    if value.shape != x.shape or value.dtype != x.dtype:
+        raise ValueError(
+            f"expected level {k + 1} to return {x.dtype}{list(x.shape)}, like the state, got "
+            f"{value.dtype}{list(value.shape)}"
+        )
+    return value
+
+
+def _checked(k: int, drift: Drift, steps: Steps) -> Drift:
+    def checked(params: Params, x: State, t: Scalar) -> State:
+        value = drift(params, x, t)
+        step: Float[Array, ""] = jnp.argmin(jnp.abs(steps.t - t))
+        checkify.check(
+            jnp.isfinite(value).all(),
+            f"level {k + 1} returned NaN or infinity at step {{step}}, t = {{t}}",
+            step=step,
+            t=t,
+        )
+        return value
+
+    return checked
