@@ -8,18 +8,16 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 import tyro
 
 from experiments import images
-from experiments.ladder import PREDICTION, PROCESS, RUNGS, SHIPPED, Rung, data_level
-from experiments.train_levels import make_trainer, split, to_unit
+from experiments.ladder import RUNGS, SHIPPED, Rung, data_level
+from experiments.train_levels import held_out_losses, make_trainer, split
 from mlem_jax import checkpoint
-from mlem_jax.denoise import loss_by_band
-from mlem_jax.levels import count_flops, linen_drift, measure_costs
+from mlem_jax.levels import count_flops, measure_costs
 from mlem_jax.types import Params
-from mlem_jax.unet import Architecture, UNet, default_depthwise
+from mlem_jax.unet import Architecture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,17 +107,6 @@ def trained(rung: Rung, directory: Path, shape: tuple[int, ...]) -> Params:
         if latest != rung.steps:
             print(f"{directory.name} is not done: step {latest} of {rung.steps}")
         return manager.restore(latest, args=ocp.args.StandardRestore(like)).average
-
-
-def held_out_losses(architecture: Architecture, params: Params, held_out: np.ndarray) -> jax.Array:
-    """Losses [bands, images], with the same times and noise for every level."""
-    network = UNet(architecture, default_depthwise())
-    run = jax.jit(
-        lambda params, pictures: loss_by_band(
-            PROCESS, PREDICTION, linen_drift(network), params, pictures, jax.random.key(17)
-        )
-    )
-    return run(params, to_unit(held_out))
 
 
 def machine() -> str:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grain
 import jax
@@ -26,8 +26,8 @@ from experiments import images
 from experiments.ladder import PREDICTION, PROCESS, RUNGS, Rung
 from mlem_jax.denoise import Trainer, TrainState, denoising_trainer, loss_by_band
 from mlem_jax.levels import linen_drift
-from mlem_jax.types import Key
-from mlem_jax.unet import UNet, default_depthwise, depthwise_trained
+from mlem_jax.types import Params
+from mlem_jax.unet import Architecture, UNet, default_depthwise, depthwise_trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +103,7 @@ def train_level(
     trainer, state = make_trainer(rung, train.shape[1:], settings.seed)
     if (latest := manager.latest_step()) is not None:
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
-        state = manager.restore(latest, args=ocp.args.StandardRestore(like))
+        state = cast(TrainState, manager.restore(latest, args=ocp.args.StandardRestore(like)))
     key = jax.random.key(settings.seed)
     # The state is given up to the step, so that the parameters are not held twice.
     step = jax.jit(
@@ -111,7 +111,11 @@ def train_level(
     )
     log = Log(directory / "log.jsonl", int(state.step))
     batches = (
-        grain.MapDataset.source(train).seed(settings.seed).shuffle().repeat().batch(rung.batch)
+        grain.MapDataset.source(cast(Any, train))
+        .seed(settings.seed)
+        .shuffle()
+        .repeat()
+        .batch(rung.batch)
     )
     saved = time.monotonic()
     with progress(directory.name, rung, int(state.step)) as advance:
@@ -124,12 +128,16 @@ def train_level(
                 manager.save(done, args=ocp.args.StandardSave(state))
                 saved = now
             if now > deadline:
+                advance(done, float(loss))
                 manager.wait_until_finished()
                 return False
     if manager.latest_step() != rung.steps:
         manager.save(rung.steps, args=ocp.args.StandardSave(state))
     manager.wait_until_finished()
-    report_held_out(rung, state, held_out, key, log)
+    losses = held_out_losses(rung.architecture, state.average, held_out)
+    by_band = [round(float(loss), 5) for loss in losses.mean(axis=1)]
+    log.write(step=rung.steps, held_out=round(float(losses.mean()), 5), held_out_by_band=by_band)
+    print(f"held-out loss {losses.mean():.4f}, from clean to noisy {by_band}")
     return True
 
 
@@ -193,40 +201,34 @@ def progress(name: str, rung: Rung, begun: int) -> Iterator[Callable[[int, float
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed}/{task.total}  loss {task.fields[loss]:.4f}"),
-        TextColumn("{task.fields[rate]:.0f} images/s"),
+        TextColumn("{task.completed}/{task.total}  {task.fields[state]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns) as bar:
-        task = bar.add_task(name, total=rung.steps, completed=begun, loss=float("nan"), rate=0.0)
+        task = bar.add_task(name, total=rung.steps, completed=begun, state="compiling")
         last = [time.monotonic(), begun]
 
         def advance(done: int, loss: float) -> float:
             now = time.monotonic()
             rate = (done - last[1]) * rung.batch / (now - last[0])
             last[:] = [now, done]
-            bar.update(task, completed=done, loss=loss, rate=rate)
+            bar.update(task, completed=done, state=f"loss {loss:.4f}  {rate:.0f} images/s")
             return round(rate, 1)
 
         yield advance
 
 
-def report_held_out(
-    rung: Rung, state: TrainState, held_out: np.ndarray, key: Key, log: Log
-) -> None:
-    """Print and log the held-out loss of the averaged parameters, in total and by band of t."""
-    network = UNet(rung.architecture, default_depthwise())
-    pictures = to_unit(held_out)
-    losses = jax.jit(
-        lambda params, pictures: loss_by_band(
-            PROCESS, PREDICTION, linen_drift(network), params, pictures, key
-        )
-    )(state.average, pictures)
-    by_band = [round(float(loss), 5) for loss in losses.mean(axis=1)]
-    log.write(step=rung.steps, held_out=round(float(losses.mean()), 5), held_out_by_band=by_band)
-    print(f"held-out loss {losses.mean():.4f}, from clean to noisy {by_band}")
+def held_out_losses(architecture: Architecture, params: Params, held_out: np.ndarray) -> jax.Array:
+    """Losses [bands, pictures] by band of t, with the same times and noise for every network."""
+    network = linen_drift(UNet(architecture, default_depthwise()))
+
+    def run(params: Params, pictures: jax.Array) -> jax.Array:
+        key = jax.random.key(17)  # Not the training's: these times and this noise are never met.
+        return loss_by_band(PROCESS, PREDICTION, network, params, pictures, key)
+
+    return jax.jit(run)(params, to_unit(held_out))
 
 
 if __name__ == "__main__":

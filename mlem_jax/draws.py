@@ -5,7 +5,7 @@ multilevel sum has the same mean; the draws differ in how the openings are sprea
 and so in how far their errors cancel along a path.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from mlem_jax.gates import probabilities
 from mlem_jax.types import Fires, Key, Logits
 
 
+@runtime_checkable
 class Draw(Protocol):
     """Which gates are open, B [steps, levels]; a key of None is an error where one is needed."""
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Shaped
 from numpy.typing import ArrayLike
 
 from mlem_jax.draws import Draw
@@ -181,7 +181,7 @@ def load_plan(file: str | Path) -> Plan:
         return Plan(jnp.asarray(arrays["weights"]), jnp.asarray(arrays["needed"]))
 
 
-def _next_level(table: Float[Array, "steps levels"]) -> Float[Array, "steps levels"]:
+def _next_level(table: Shaped[Array, "steps levels"]) -> Shaped[Array, "steps levels"]:
     """Column k + 1 in the place of column k; zeros in the last."""
     return jnp.concatenate([table[:, 1:], jnp.zeros_like(table[:, :1])], axis=1)
 

@@ -11,7 +11,7 @@ follows every other. The `factor` keeps the coefficients finite where P itself g
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -108,6 +108,7 @@ class Row(NamedTuple):
     factor: Times
 
 
+@runtime_checkable
 class Prediction(Protocol):
     """A quantity that a network predicts, as its coefficients in data and noise at time t."""
 

@@ -273,7 +273,7 @@ def _solve_path(
     plan: Plan,
     noise: Noise,
     stride: int,
-) -> State:
+) -> Shaped[Array, "kept *state"]:
     def stretch(x: State, numbers: Int[Array, " stride"]) -> tuple[State, State]:
         x = _scan(levels, params, x, steps, plan, noise, numbers)
         return x, x

@@ -1,0 +1,57 @@
+"""Problems with closed forms, and ladders whose levels differ by a known amount."""
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+
+from mlem_jax.levels import Levels
+from mlem_jax.process import Process
+
+SPREAD = 0.6
+"""Standard deviation of the Gaussian data of `gaussian_data`."""
+
+
+def ornstein_uhlenbeck(params, x, t):
+    """Drift -rate x of dX = -rate X dt + noise dW."""
+    return -params * x
+
+
+def ou_ladder(costs=(1.0, 4.0, 16.0)):
+    """Three rates that approach 1: the top level is the drift itself."""
+    levels = Levels((ornstein_uhlenbeck,) * 3, tuple(costs))
+    return levels, tuple(jnp.asarray(rate) for rate in (0.5, 0.8, 1.0))
+
+
+def wavy(params, x, t):
+    """A drift that is nonlinear in x and depends on t."""
+    return params * jnp.sin(x + t) - 0.3 * x
+
+
+def wavy_ladder(sizes=(0.6, 0.9, 1.0), costs=(1.0, 4.0, 16.0)):
+    count = len(sizes)
+    return Levels((wavy,) * count, tuple(costs[:count])), tuple(map(jnp.asarray, sizes))
+
+
+def gaussian_data(process: Process):
+    """E[x_0 | x_t] for data N(0, SPREAD^2): one exact level."""
+
+    def drift(params, x, t):
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        return alpha * SPREAD**2 / (alpha**2 * SPREAD**2 + sigma**2) * x
+
+    return Levels((drift,), (1.0,)), ((),)
+
+
+def count_conds(jaxpr) -> int:
+    """Conds in a jaxpr and in everything inside it."""
+    total = 0
+    for equation in jaxpr.eqns:
+        total += equation.primitive.name == "cond"
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            total += count_conds(inner)
+    return total
+
+
+def normals(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))

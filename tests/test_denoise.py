@@ -1,0 +1,100 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mlem_jax import denoise
+from mlem_jax import process as pr
+from tests.problems import normals
+
+COSINE = pr.cosine()
+IMAGES = normals(0, 6, 4, 4, 3)
+NOISE = normals(1, 6, 4, 4, 3)
+T = jnp.linspace(0.05, 0.95, 6)
+
+
+@pytest.mark.parametrize("prediction", [pr.predict_data, pr.predict_noise, pr.predict_v])
+@pytest.mark.parametrize("process", [COSINE, pr.variance_exploding()])
+def test_a_network_that_knows_the_picture_has_no_loss(process, prediction):
+    def network(params, x, t):
+        at = t[:, None, None, None] * process.end
+        return pr.convert(process, pr.predict_data, prediction, x, IMAGES, at)
+
+    losses = denoise.denoising_loss(process, prediction, network, (), IMAGES, T, NOISE)
+    np.testing.assert_allclose(losses, 0, atol=1e-15)
+
+
+def test_the_loss_of_a_network_that_says_nothing_is_the_target_squared():
+    silent = lambda params, x, t: jnp.zeros_like(x)  # noqa: E731
+    losses = denoise.denoising_loss(COSINE, pr.predict_noise, silent, (), IMAGES, T, NOISE)
+    np.testing.assert_allclose(losses, jnp.mean(NOISE**2, axis=(1, 2, 3)))
+
+
+def linear(params, x, t):
+    return params * x
+
+
+def test_training_finds_the_best_linear_denoiser_and_the_average_follows():
+    # E|w x - x_0|^2 over uniform t is quadratic in w; its minimum is in closed form.
+    trainer = denoise.denoising_trainer(
+        COSINE, pr.predict_data, linear, optax.adam(3e-2), decay=0.95
+    )
+    state, step = trainer.init(jnp.asarray(0.0)), jax.jit(trainer.step)
+    pictures = normals(2, 256, 8, 8, 3) * 0.5
+    for _ in range(300):
+        state, _ = step(state, pictures, jax.random.key(0))
+    t = jnp.linspace(0, 1, 20_001)
+    spread = float(jnp.var(pictures))
+    alpha, sigma = COSINE.alpha(t), COSINE.sigma(t)
+    best = jnp.mean(alpha) * spread / jnp.mean(alpha**2 * spread + sigma**2)
+    assert float(state.average) == pytest.approx(float(best), rel=0.03)
+    assert state.step == 300
+
+
+def test_a_stopped_and_resumed_run_is_the_unbroken_one():
+    trainer = denoise.denoising_trainer(COSINE, pr.predict_data, linear, optax.adam(1e-2))
+    step = jax.jit(trainer.step)
+    unbroken = trainer.init(jnp.asarray(0.0))
+    for _ in range(6):
+        unbroken, _ = step(unbroken, IMAGES, jax.random.key(4))
+    halted = trainer.init(jnp.asarray(0.0))
+    for _ in range(3):
+        halted, _ = step(halted, IMAGES, jax.random.key(4))
+    resumed = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), halted)
+    for _ in range(3):
+        resumed, _ = step(resumed, IMAGES, jax.random.key(4))
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, unbroken, resumed))
+
+
+def test_times_are_one_in_each_stratum():
+    t = denoise.stratified_times(jax.random.key(3), 50)
+    assert len(np.unique(np.floor(t * 50))) == 50
+    assert (t >= 0).all()
+    assert (t < 1).all()
+
+
+def test_losses_by_band_are_taken_in_their_bands():
+    seen = []
+
+    def network(params, x, t):
+        jax.debug.callback(lambda t: seen.append(np.asarray(t)), t)
+        return x
+
+    jax.block_until_ready(
+        denoise.loss_by_band(
+            COSINE, pr.predict_data, network, (), IMAGES, jax.random.key(0), bands=4
+        )
+    )
+    jax.effects_barrier()
+    bands = sorted(np.unique(np.floor(t * 4)).tolist() for t in seen)
+    assert bands == [[0], [1], [2], [3]]
+
+
+def test_half_of_the_pictures_are_mirrored_and_none_otherwise_changed():
+    pictures = normals(5, 400, 2, 3, 1)
+    flipped = denoise.random_flips(jax.random.key(0), pictures)
+    same = (flipped == pictures).all(axis=(1, 2, 3))
+    mirrored = (flipped == pictures[:, :, ::-1]).all(axis=(1, 2, 3))
+    assert (same ^ mirrored).all()
+    assert abs(same.sum() - 200) < 5 * 10  # 5 standard errors.

@@ -1,0 +1,146 @@
+"""The scripts, run as a user runs them, with networks small enough for a test."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from experiments import ladder, quickstart, train_levels
+from mlem_jax import checkpoint
+from mlem_jax.unet import Architecture, UNet, default_depthwise
+
+ROOT = os.path.dirname(os.path.dirname(__file__))
+SMALL = Architecture(base=8, scales=2)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "pictures.npz", images=pixels)
+    return tmp_path / "pictures.npz"
+
+
+@pytest.fixture
+def small_rungs(monkeypatch):
+    rungs = (ladder.Rung(SMALL._replace(base=4), 30, 4, 1e-3), ladder.Rung(SMALL, 30, 4, 1e-3))
+    monkeypatch.setattr(train_levels, "RUNGS", rungs)
+    return rungs
+
+
+def final_state(out, level):
+    with ocp.CheckpointManager((out / f"level_{level}" / "checkpoints").absolute()) as manager:
+        return manager.latest_step(), manager.restore(
+            manager.latest_step(), args=ocp.args.StandardRestore()
+        )
+
+
+def test_a_run_cut_by_its_time_limit_ends_as_an_unbroken_one(pictures, small_rungs, tmp_path):
+    settings = train_levels.Settings(
+        data=pictures, size=8, levels=(2,), out=tmp_path / "whole", log_every=10
+    )
+    train_levels.main(settings)
+    cut = dataclasses.replace(settings, out=tmp_path / "cut")
+    train_levels.main(dataclasses.replace(cut, minutes=1e-9))  # One step, then time is up.
+    assert final_state(cut.out, 2)[0] == 1
+    train_levels.main(cut)
+    whole, again = final_state(settings.out, 2), final_state(cut.out, 2)
+    assert whole[0] == again[0] == 30
+    assert jax.tree.all(jax.tree.map(np.array_equal, whole[1], again[1]))
+    log = (cut.out / "level_2" / "log.jsonl").read_text()
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert [line["step"] for line in lines] == [10, 20, 30, 30]
+    assert len(lines[-1]["held_out_by_band"]) == 10
+
+
+def test_a_run_that_is_killed_ends_as_an_unbroken_one(pictures, tmp_path):
+    command = [
+        sys.executable, "-m", "experiments.train_levels", "--data", str(pictures), "--size", "8",
+        "--levels", "1", "--steps", "40", "--log-every", "5",
+    ]  # fmt: skip
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run = {"cwd": ROOT, "env": environment, "stdout": subprocess.DEVNULL}
+    subprocess.run([*command, "--out", str(whole)], **run, check=True)
+    # A checkpoint after every step, so that the kill falls among them.
+    often = [*command, "--out", str(killed), "--checkpoint-minutes", "0"]
+    process = subprocess.Popen(often, **run)
+    log = killed / "level_1" / "log.jsonl"
+    for _ in range(1200):
+        if log.exists() and log.read_text().count("\n") >= 2:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with ocp.CheckpointManager((killed / "level_1" / "checkpoints").absolute()) as manager:
+        assert 0 < manager.latest_step() < 40
+    subprocess.run(often, **run, check=True)
+    assert jax.tree.all(
+        jax.tree.map(np.array_equal, final_state(whole, 1)[1], final_state(killed, 1)[1])
+    )
+
+
+def test_a_folder_begun_with_other_settings_is_not_gone_on_with(pictures, small_rungs, tmp_path):
+    settings = train_levels.Settings(
+        data=pictures, size=8, levels=(1,), out=tmp_path / "run", minutes=1e-9
+    )
+    train_levels.main(settings)
+    with pytest.raises(ValueError, match="begun with other settings: seed 0, now 1"):
+        train_levels.main(dataclasses.replace(settings, seed=1))
+    with pytest.raises(ValueError, match="expected levels from 1 to 2, got 3"):
+        train_levels.main(dataclasses.replace(settings, levels=(3,)))
+
+
+@pytest.fixture
+def small_ladder(tmp_path):
+    """Two random networks in the form of a shipped ladder."""
+    for level, base in ((1, 4), (2, 8)):
+        architecture = SMALL._replace(base=base)
+        network = UNet(architecture, default_depthwise())
+        shapes = jax.eval_shape(
+            network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros(1)
+        )
+        rng = np.random.default_rng(level)
+        params = jax.tree.map(
+            lambda leaf, rng=rng: (rng.normal(size=leaf.shape) / 9).astype(np.float32), shapes
+        )
+        about = {"architecture": architecture._asdict(), "shape": [8, 8, 3],
+                 "milliseconds_per_image": float(level)}  # fmt: skip
+        checkpoint.save(tmp_path / "ladder" / f"level_{level}", params, about=about)
+    return tmp_path / "ladder"
+
+
+def test_the_quickstart_compares_every_method_along_one_path(small_ladder, tmp_path, capsys):
+    with jax.enable_x64(False):
+        quickstart.main(
+            quickstart.Settings(
+                ladder=small_ladder, images=2, reference_steps=220, base_steps=20,
+                budgets=(11.0, 12.0, 13.0), out=tmp_path / "results",
+            )
+        )  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "multilevel, budget 12" in printed
+    result = json.loads((tmp_path / "results" / "quickstart.json").read_text())
+    rows = {row["method"]: row for row in result["rows"]}
+    assert rows["top level, reference"]["mse"] == 0
+    assert rows["top level, reference"]["evaluations"] == [0, 220]
+    assert rows["level 1, 20 steps"]["evaluations"] == [20, 0]
+    errors = [rows[f"top level, {count} steps, uniform"]["mse"] for count in (10, 50, 200)]
+    assert errors[0] > errors[1] > errors[2] > 0
+    for row in result["rows"]:
+        cost = np.dot(row["evaluations"], result["costs"])
+        assert row["cost"] == pytest.approx(cost, rel=1e-5)
+    assert (tmp_path / "results" / "quickstart.png").stat().st_size > 10_000
+
+
+def test_a_folder_without_levels_is_said_to_have_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"expected checkpoints level_1, level_2, \.\.\."):
+        ladder.load(tmp_path)

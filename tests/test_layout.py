@@ -1,0 +1,64 @@
+"""Claims about the project itself: imports, and what importing costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "mlem_jax"
+ORDER = ("types", "process", "steps", "noise", "levels", "gates", "draws", "plan", "solve")
+LEAVES = {"unet": set(), "denoise": {"types", "process"}, "checkpoint": {"types"}}
+
+
+def imported(module: str) -> set[str]:
+    """Modules of the package that a module imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mlem_jax"):
+            parts = node.module.split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+    return found
+
+
+def test_imports_go_one_way():
+    modules = {file.stem for file in PACKAGE.glob("*.py")} - {"__init__"}
+    assert modules == {*ORDER, *LEAVES}
+    for place, module in enumerate(ORDER):
+        assert imported(module) <= set(ORDER[:place]), module
+    for module, allowed in LEAVES.items():
+        assert imported(module) <= allowed, module
+
+
+def test_nothing_in_the_library_knows_the_experiments():
+    for file in PACKAGE.glob("*.py"):
+        assert "experiments" not in file.read_text().replace("the experiments", ""), file
+
+
+def test_importing_needs_no_network_library():
+    code = "import sys, mlem_jax; print(*{'flax', 'orbax', 'optax', 'matplotlib'} & {*sys.modules})"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == []
+
+
+def test_annotated_shapes_hold_in_a_whole_run():
+    code = """
+from jaxtyping import install_import_hook
+with install_import_hook("mlem_jax", "beartype.beartype"):
+    import mlem_jax as m
+import jax, jax.numpy as jnp
+process, grid = m.cosine(), m.uniform_grid(1.0, 0.0, 8)
+network = lambda params, x, t: params * x
+drift = m.data_drift(network, process, m.predict_v, clip=1.0)
+levels, params = m.Levels((drift, drift), (1.0, 4.0)), (jnp.float32(0.9), jnp.float32(1.0))
+logits = m.fit_budget(lambda c: m.inverse_cost_gates(levels.costs, c, 8), levels.costs, 12.0)
+path = m.brownian_path(jax.random.key(0), m.snr_clock(process, grid), samples=jnp.arange(3))
+for draw in (m.independent, m.systematic, m.midpoint):
+    plan = m.draw_plan(draw, logits, jax.random.key(1))
+    m.price(plan, levels.costs), m.expected_price(logits, levels.costs)
+    x = m.solve(levels, params, jnp.ones((3, 2)), m.ddpm(process, grid), plan, path)
+    m.solve_path(levels, params, x, m.ddpm(process, grid), plan, path, stride=2)
+    m.solve_chunks(levels, params, x, m.ddpm(process, grid), plan, path, chunk=2)
+print(x.shape)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.stdout.strip() == "(3, 2)", ran.stderr[-3000:]

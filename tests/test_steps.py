@@ -1,0 +1,185 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlem_jax import process as pr
+from mlem_jax import steps as sp
+from mlem_jax.noise import brownian_path
+from mlem_jax.plan import full_plan
+from mlem_jax.solve import solve
+from tests.problems import SPREAD, gaussian_data, wavy_ladder
+
+COSINE = pr.cosine()
+WHOLE = sp.uniform_grid(1.0, 0.0, 400)
+INNER = sp.uniform_grid(0.995, 0.002, 1500)
+
+
+@pytest.mark.parametrize(
+    ("steps", "grid"),
+    [
+        (sp.ddpm(COSINE, WHOLE), WHOLE),
+        (sp.ddim(COSINE, WHOLE), WHOLE),
+        (sp.ddim(COSINE, WHOLE, churn=0.5), WHOLE),
+        (sp.exponential_euler(COSINE, WHOLE, churn=0.5), WHOLE),
+        (sp.diffusion_euler_maruyama(COSINE, INNER), INNER),
+        (sp.diffusion_euler_maruyama(COSINE, INNER, churn=0.5), INNER),
+        (sp.diffusion_euler_maruyama(COSINE, INNER, churn=0.0), INNER),
+    ],
+    ids=["ddpm", "ddim", "ddim 0.5", "exponential 0.5", "em sde", "em 0.5", "em ode"],
+)
+def test_gaussian_data_come_out_with_their_variance(steps, grid):
+    # The method is linear, so its variance is exact without samples: one state for the start and
+    # one for the noise of each step, each moved by its own alone.
+    levels, params = gaussian_data(COSINE)
+    count = len(grid) - 1
+    start = jnp.zeros(count + 1).at[count].set(start_variance(grid[0]) ** 0.5)
+    end = solve(levels, params, start, steps, full_plan(count, 1, 1), jnp.eye(count, count + 1))
+    assert float(jnp.sum(end**2)) == pytest.approx(start_variance(grid[-1]), rel=0.02)
+
+
+def start_variance(t):
+    t = jnp.asarray(t)
+    return float(COSINE.alpha(t) ** 2 * SPREAD**2 + COSINE.sigma(t) ** 2)
+
+
+@pytest.mark.parametrize("process", [COSINE, pr.linear(), pr.rectified_flow()])
+def test_exponential_euler_is_ddim_without_churn_and_ddpm_with_all(process):
+    grid = sp.uniform_grid(1.0, 0.0, 30)
+    for churn, other in ((0.0, sp.ddim(process, grid)), (1.0, sp.ddpm(process, grid))):
+        for ours, theirs in zip(
+            sp.exponential_euler(process, grid, churn=churn), other, strict=True
+        ):
+            np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize("churn", [0.0, 0.5, 1.0])
+def test_steps_carry_the_true_marginals_when_the_data_is_known(churn):
+    # One data point: x_t = alpha x_0 + sigma eps must step to alpha' x_0 + sigma' eps' in law.
+    grid = sp.uniform_grid(1.0, 0.0, 7)
+    alpha, sigma = (np.asarray(f(jnp.asarray(grid))) for f in (COSINE.alpha, COSINE.sigma))
+    for make in (sp.ddim, sp.exponential_euler):
+        steps = make(COSINE, grid, churn=churn)
+        mean = steps.scale * alpha[:-1] + steps.gain
+        variance = steps.scale**2 * sigma[:-1] ** 2 + steps.noise**2
+        np.testing.assert_allclose(mean, alpha[1:], atol=1e-12)
+        np.testing.assert_allclose(variance, sigma[1:] ** 2, atol=1e-12)
+
+
+def test_ddpm_has_the_posterior_mean_and_variance_of_ho():
+    grid = sp.uniform_grid(0.9, 0.1, 8)
+    steps = sp.ddpm(COSINE, grid)
+    cumulative = np.asarray(COSINE.alpha(jnp.asarray(grid))) ** 2
+    before, after = cumulative[:-1], cumulative[1:]  # alpha_bar_t and alpha_bar_{t-1}.
+    beta = 1 - before / after
+    np.testing.assert_allclose(steps.noise**2, (1 - after) / (1 - before) * beta, rtol=1e-10)
+    np.testing.assert_allclose(steps.gain, np.sqrt(after) * beta / (1 - before), rtol=1e-10)
+
+
+def test_euler_maruyama_runs_in_either_direction_of_time():
+    there = sp.euler_maruyama([0.0, 0.3, 1.0], lambda t: 2 + t)
+    np.testing.assert_allclose(there.gain, [0.3, 0.7])
+    np.testing.assert_allclose(there.noise, [2 * 0.3**0.5, 2.3 * 0.7**0.5])
+    back = sp.euler_maruyama([1.0, 0.3, 0.0])
+    np.testing.assert_allclose(back.gain, [-0.7, -0.3])
+    np.testing.assert_allclose(back.noise, 0)
+
+
+def strong_errors(noise):
+    """RMS error at the end against 2^12 steps along the same path, for 2^4 .. 2^8 steps."""
+    levels, params = wavy_ladder(sizes=(1.0,))
+    fine = np.linspace(0, 1, 4097)
+    x = jnp.linspace(-2, 2, 64)
+
+    def end(count):
+        grid = sp.uniform_grid(0.0, 1.0, count)
+        path = brownian_path(jax.random.key(3), fine, grid, samples=jnp.arange(64))
+        steps = sp.euler_maruyama(grid, noise)
+        return solve(levels, params, x, steps, full_plan(count, 1, 1), path)
+
+    counts, exact = 2 ** np.arange(4, 9), end(4096)
+    return counts, np.array([float(jnp.sqrt(jnp.mean((end(n) - exact) ** 2))) for n in counts])
+
+
+@pytest.mark.parametrize("noise", [lambda t: 0.7 + 0 * t, lambda t: 0.5 + t], ids=["const", "t"])
+def test_strong_order_with_additive_noise_is_one(noise):
+    counts, errors = strong_errors(noise)
+    order = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
+    assert order == pytest.approx(1.0, abs=0.1)
+
+
+@given(start=st.floats(0.2, 0.99), end=st.floats(0.001, 0.19), count=st.integers(1, 60))
+@settings(deadline=None, max_examples=30)
+def test_grids_have_their_ends_and_fall(start, end, count):
+    grids = (
+        sp.uniform_grid(start, end, count),
+        sp.log_snr_grid(COSINE, start, end, count),
+        sp.karras_grid(COSINE, start, end, count),
+    )
+    for grid in grids:
+        assert len(grid) == count + 1
+        assert grid[0] == start
+        assert grid[-1] == end
+        assert (np.diff(grid) < 0).all()
+
+
+def test_log_snr_grid_is_uniform_in_log_snr():
+    grid = sp.log_snr_grid(COSINE, 0.98, 0.01, 20)
+    rises = np.diff(pr.log_snr(COSINE, jnp.asarray(grid)))
+    np.testing.assert_allclose(rises, rises.mean(), rtol=1e-6)
+
+
+def test_karras_grid_is_the_one_of_edm():
+    process = pr.variance_exploding()
+    ramp = np.linspace(0, 1, 19)
+    expected = (80 ** (1 / 7) + ramp * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    np.testing.assert_allclose(sp.karras_grid(process, 80.0, 0.002, 18), expected, rtol=1e-9)
+
+
+@given(data=st.data(), fine_count=st.integers(2, 80))
+@settings(deadline=None, max_examples=50)
+def test_a_subgrid_is_made_of_points_of_the_fine_grid(data, fine_count):
+    count = data.draw(st.integers(1, fine_count))
+    power = data.draw(st.floats(0.2, 5))
+    fine = sp.uniform_grid(1.0, 0.0, fine_count)
+    wanted = np.linspace(1, 0, count + 1) ** power
+    if len(np.unique(wanted)) < len(wanted):
+        return
+    coarse = sp.subgrid(fine, wanted)
+    assert len(coarse) == count + 1
+    assert np.isin(coarse, fine).all()
+    assert (np.diff(coarse) < 0).all()
+    assert coarse[0] == 1
+    assert coarse[-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([0.5], "at least 2 points"),
+        ([[0.0, 1.0]], "at least 2 points, got shape"),
+        ([0.0, 0.5, 0.5, 1.0], "got 0.5 then 0.5 at point 1"),
+        ([0.0, 0.7, 0.5, 1.0], "got 0.7 then 0.5 at point 1"),
+        ([0.0, float("nan"), 1.0], "strictly rises or strictly falls"),
+    ],
+)
+def test_a_grid_that_is_none_is_refused(times, message):
+    with pytest.raises(ValueError, match=message):
+        sp.euler_maruyama(times)
+
+
+def test_grids_and_steps_say_what_they_cannot_do():
+    with pytest.raises(ValueError, match="finite log-SNR"):
+        sp.log_snr_grid(COSINE, 1.0, 0.0, 10)
+    with pytest.raises(ValueError, match="alpha > 0"):
+        sp.karras_grid(COSINE, 1.0, 0.1, 10)
+    with pytest.raises(ValueError, match="alpha > 0 and sigma > 0"):
+        sp.diffusion_euler_maruyama(COSINE, WHOLE)
+    with pytest.raises(ValueError, match=r"churn from 0 \(ODE\) to 1"):
+        sp.ddim(COSINE, WHOLE, churn=1.5)
+    with pytest.raises(ValueError, match="from the noise to the data"):
+        sp.ddpm(COSINE, WHOLE[::-1])
+    with pytest.raises(ValueError, match="at most 401 points"):
+        sp.subgrid(WHOLE, np.linspace(1, 0, 500))
