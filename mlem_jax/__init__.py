@@ -9,6 +9,7 @@ cost. Gates become a plan, a process becomes steps, and `solve` runs the one alo
 """
 
 from mlem_jax.draws import Draw, independent, midpoint, systematic
+from mlem_jax.faults import solve_checked
 from mlem_jax.gates import (
     constant_gates,
     inverse_cost_gates,
@@ -64,7 +65,6 @@ from mlem_jax.solve import (
     Trajectory,
     mlem_step,
     solve,
-    solve_checked,
     solve_chunks,
     solve_path,
 )

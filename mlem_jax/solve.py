@@ -27,19 +27,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
-from jax.experimental import checkify
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Int, Shaped
 
-from mlem_jax.levels import Levels, check_levels
+from mlem_jax.levels import Levels
 from mlem_jax.noise import Path, draw_increment
 from mlem_jax.plan import Plan
+from mlem_jax.problem import Noise, check_problem
 from mlem_jax.steps import Steps
 from mlem_jax.types import Drift, Params, PerLevel, Scalar, State
-
-Noise = Path | Shaped[Array, "steps *state"] | None
-"""What drives the steps: a Brownian path, stored standard normals, or nothing (an ODE)."""
 
 
 class StepInputs(NamedTuple):
@@ -188,80 +183,14 @@ def solve_chunks(
     return jnp.concatenate(parts)
 
 
-def solve_checked(
-    levels: Levels,
-    params: tuple[Params, ...],
-    x: State,
-    steps: Steps,
-    plan: Plan,
-    noise: Noise = None,
-) -> State:
-    """As `solve`, but stops at what is not finite and says where: slower, for finding a fault.
-
-    Raises:
-        FloatingPointError: if a parameter or the result of a level is NaN or infinite, with the
-            level's number, and the parameter's name or the step.
-    """
-    for k, own in enumerate(params):
-        for name, leaf in jax.tree_util.tree_leaves_with_path(own):
-            if not np.isfinite(np.asarray(leaf)).all():
-                raise FloatingPointError(
-                    f"level {k + 1} has a parameter that is not finite: "
-                    f"{jax.tree_util.keystr(name)}"
-                )
-    drifts = tuple(_checked(k, drift, steps) for k, drift in enumerate(levels.drifts))
-    check_problem(levels, params, x, steps, plan, noise)
-    checked = checkify.checkify(partial(_run, levels._replace(drifts=drifts)))
-    error, end = jax.jit(checked)(params, x, steps, plan, noise)
-    if message := error.get():
-        raise FloatingPointError(message.split(" (`check` failed)")[0])
-    return end
-
-
-def check_problem(
-    levels: Levels,
-    params: tuple[Params, ...],
-    x: State,
-    steps: Steps,
-    plan: Plan,
-    noise: Noise,
-) -> None:
-    """Static facts that must hold before a solve; see `solve` for the errors raised."""
-    check_levels(levels)
-    count, ladder = len(steps.t), len(levels.drifts)
-    if len(params) != ladder:
-        raise ValueError(f"expected one pytree of params for each of {ladder} levels, got "
-                         f"{len(params)}; params is a tuple")  # fmt: skip
-    for name, table in zip(plan._fields, plan, strict=True):
-        if table.shape != (count, ladder):
-            raise ValueError(
-                f"expected plan.{name} of shape [{count} steps, {ladder} levels], got "
-                f"{list(table.shape)}; make the plan for these steps and these levels"
-            )
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"expected a floating-point state, got {x.dtype}")
-    if isinstance(noise, Path):
-        if len(noise.first) != count:
-            raise ValueError(f"expected a path of {count} steps, got one of {len(noise.first)}; "
-                             "make it with the grid that the steps were made with")  # fmt: skip
-    elif noise is not None:
-        if noise.shape != (count, *x.shape):
-            raise ValueError(f"expected stored noise of shape {(count, *x.shape)}, got "
-                             f"{noise.shape}")  # fmt: skip
-    elif not isinstance(steps.noise, Tracer) and np.any(np.asarray(steps.noise)):
-        raise ValueError(
-            "expected noise for steps that are an SDE's, got None; give a path from "
-            "noise.brownian_path, or steps with noise 0"
-        )
-
-
-def _run(
+def run_unchecked(
     levels: Levels, params: tuple[Params, ...], x: State, steps: Steps, plan: Plan, noise: Noise
 ) -> State:
+    """`solve` as it is compiled, for whoever has checked the problem."""
     return _scan(levels, params, x, steps, plan, noise, jnp.arange(len(steps.t)))
 
 
-_solve = jax.jit(_run, static_argnums=0)
+_solve = jax.jit(run_unchecked, static_argnums=0)
 
 
 @partial(jax.jit, static_argnums=(0, 6))
@@ -318,18 +247,3 @@ def _evaluate(k: int, level: Drift, params: Params, x: State, t: Scalar) -> Stat
             f"{value.dtype}{list(value.shape)}"
         )
     return value
-
-
-def _checked(k: int, drift: Drift, steps: Steps) -> Drift:
-    def checked(params: Params, x: State, t: Scalar) -> State:
-        value = drift(params, x, t)
-        step: Float[Array, ""] = jnp.argmin(jnp.abs(steps.t - t))
-        checkify.check(
-            jnp.isfinite(value).all(),
-            f"level {k + 1} returned NaN or infinity at step {{step}}, t = {{t}}",
-            step=step,
-            t=t,
-        )
-        return value
-
-    return checked

@@ -8,13 +8,13 @@ import pytest
 
 from mlem_jax import draws, gates, plan
 from mlem_jax import steps as sp
+from mlem_jax.faults import solve_checked
 from mlem_jax.levels import Levels
 from mlem_jax.noise import brownian_path
 from mlem_jax.solve import (
     StepInputs,
     mlem_step,
     solve,
-    solve_checked,
     solve_chunks,
     solve_path,
 )

@@ -1,0 +1,52 @@
+"""What a solve is given, and whether its parts fit together, before anything is compiled."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Shaped
+
+from mlem_jax.levels import Levels, check_levels
+from mlem_jax.noise import Path
+from mlem_jax.plan import Plan
+from mlem_jax.steps import Steps
+from mlem_jax.types import Params, State
+
+Noise = Path | Shaped[Array, "steps *state"] | None
+"""What drives the steps: a Brownian path, stored standard normals, or nothing (an ODE)."""
+
+
+def check_problem(
+    levels: Levels,
+    params: tuple[Params, ...],
+    x: State,
+    steps: Steps,
+    plan: Plan,
+    noise: Noise,
+) -> None:
+    """Static facts that must hold before a solve; see `solve` for the errors raised."""
+    check_levels(levels)
+    count, ladder = len(steps.t), len(levels.drifts)
+    if len(params) != ladder:
+        raise ValueError(f"expected one pytree of params for each of {ladder} levels, got "
+                         f"{len(params)}; params is a tuple")  # fmt: skip
+    for name, table in zip(plan._fields, plan, strict=True):
+        if table.shape != (count, ladder):
+            raise ValueError(
+                f"expected plan.{name} of shape [{count} steps, {ladder} levels], got "
+                f"{list(table.shape)}; make the plan for these steps and these levels"
+            )
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"expected a floating-point state, got {x.dtype}")
+    if isinstance(noise, Path):
+        if len(noise.first) != count:
+            raise ValueError(f"expected a path of {count} steps, got one of {len(noise.first)}; "
+                             "make it with the grid that the steps were made with")  # fmt: skip
+    elif noise is not None:
+        if noise.shape != (count, *x.shape):
+            raise ValueError(f"expected stored noise of shape {(count, *x.shape)}, got "
+                             f"{noise.shape}")  # fmt: skip
+    elif not isinstance(steps.noise, Tracer) and np.any(np.asarray(steps.noise)):
+        raise ValueError(
+            "expected noise for steps that are an SDE's, got None; give a path from "
+            "noise.brownian_path, or steps with noise 0"
+        )
