@@ -168,7 +168,7 @@ def multilevel(
     count = settings.base_steps
     for number, budget in enumerate(settings.budgets):
         logits = plan.fit_budget(
-            lambda scale: gates.inverse_cost_gates(costs, scale, count), costs, budget
+            lambda scale: gates.inverse_cost_gates(costs, count, scale=scale), costs, budget
         )
         for name, way in (("independent", draws.independent), ("midpoint", draws.midpoint)):
             drawn = plan.draw_plan(way, logits, jax.random.fold_in(key, number))

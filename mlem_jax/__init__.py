@@ -3,7 +3,7 @@
 A ladder of models of one drift goes in, samples as of the largest come out, for a fraction of its
 cost. Gates become a plan, a process becomes steps, and `solve` runs the one along the other:
 
-    logits = inverse_cost_gates(levels.costs, scale, steps=200)
+    logits = inverse_cost_gates(levels.costs, 200, scale=scale)
     plan = draw_plan(midpoint, logits, None)
     x = solve(levels, params, x, ddpm(process, grid), plan, path)
 """
@@ -29,7 +29,7 @@ from mlem_jax.levels import (
     measure_costs,
     nnx_drift,
 )
-from mlem_jax.noise import Path, brownian_path, snr_clock
+from mlem_jax.noise import BrownianPath, brownian_path, draw_starts, snr_clock, store_path
 from mlem_jax.plan import (
     Plan,
     Price,
@@ -83,12 +83,12 @@ from mlem_jax.steps import (
 from mlem_jax.types import Drift
 
 __all__ = [
+    "BrownianPath",
     "Conditional",
     "Draw",
     "Drift",
     "Guided",
     "Levels",
-    "Path",
     "Plan",
     "Price",
     "Process",
@@ -106,6 +106,7 @@ __all__ = [
     "ddpm",
     "diffusion_euler_maruyama",
     "draw_plan",
+    "draw_starts",
     "drop_idle",
     "euler_maruyama",
     "expected_price",
@@ -141,6 +142,7 @@ __all__ = [
     "solve_checked",
     "solve_chunks",
     "solve_path",
+    "store_path",
     "subgrid",
     "switch_plan",
     "systematic",

@@ -68,8 +68,20 @@ def restore(directory: str | Path, like: Params) -> Params:
             f"the checkpoint {directory} is of another architecture; restore it with the one "
             "named in its `about`:\n" + "\n".join(differing[:10])
         )
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
-    return _read(directory, ocp.args.Composite(tree=ocp.args.StandardRestore(shapes))).tree
+    items = ocp.args.Composite(tree=ocp.args.StandardRestore(abstract(like)))
+    return _read(directory, items).tree
+
+
+def abstract(like: Params) -> Params:
+    """Shapes and dtypes of a tree, to be put on this machine's first device.
+
+    Orbax would put arrays back on the device they were saved from, which may be a GPU that is not
+    here.
+    """
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like
+    )
 
 
 def _read(directory: str | Path, items: ocp.args.Composite) -> Any:
@@ -106,8 +118,8 @@ def _damage_named(directory: Path) -> Iterator[None]:
         yield
     except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files.
         raise ValueError(
-            f"the checkpoint {directory} is damaged or incomplete ({type(error).__name__}: "
-            f"{(str(error).splitlines() or [''])[0]}); copy or train it again"
+            f"the checkpoint {directory} cannot be read, it is damaged or incomplete "
+            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0]}); copy it again"
         ) from error
 
 

@@ -63,15 +63,16 @@ def denoising_loss(
     t: Float[Array, " batch"],
     noise: Images,
 ) -> Float[Array, " batch"]:
-    """Mean over the image of (network(alpha x_0 + sigma eps, t) - target)^2, for each image.
+    """Mean over the image of (factor (network(alpha x_0 + sigma eps, t) - target))^2, for each.
 
-    `t` is a fraction of the process's end, which is also what the network is given.
+    The factor is the prediction's own (see `process.Row`): 1 for data, noise and v; sigma for the
+    score, whose loss is so the usual weighted one, finite at t = 0.
     """
-    at = t[:, None, None, None] * process.end
+    at = t[:, None, None, None]
     row = prediction(process, at)
-    target = (row.of_data * images + row.of_noise * noise) / row.factor
-    error = network(params, perturb(process, images, noise, at), t) - target
-    return jnp.mean(error**2, axis=(1, 2, 3))
+    target = row.of_data * images + row.of_noise * noise
+    said = network(params, perturb(process, images, noise, at), t)
+    return jnp.mean((row.factor * said - target) ** 2, axis=(1, 2, 3))
 
 
 def denoising_trainer(
@@ -100,7 +101,7 @@ def denoising_trainer(
     def step(state: TrainState, images: Images, key: Key) -> tuple[TrainState, Float[Array, ""]]:
         time_key, noise_key, flip_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
         images = random_flips(flip_key, images)
-        t = stratified_times(time_key, len(images))
+        t = process.end * stratified_times(time_key, len(images))
         noise = jax.random.normal(noise_key, images.shape, images.dtype)
 
         def objective(params: Params) -> Float[Array, ""]:
@@ -131,17 +132,23 @@ def loss_by_band(
     key: Key,
     *,
     bands: int = 10,
+    chunk: int = 50,
 ) -> Float[Array, "bands images"]:
     """Denoising losses of every image at one random time in each band of t, clean to noisy.
 
-    Band b holds the times in [b / bands, (b + 1) / bands). The same key gives every network the
-    same times and noise, so differences between networks are not blurred by them.
+    Band b holds the times in [b / bands, (b + 1) / bands) of the process's end. The same key gives
+    every network the same times and noise, so differences between networks are not blurred by
+    them. Networks see `chunk` images at a time, to bound the memory.
     """
+
+    def one_image(given: tuple[Array, Array, Array]) -> Float[Array, ""]:
+        image, t, noise = jax.tree.map(lambda part: part[None], given)
+        return denoising_loss(process, prediction, network, params, image, t, noise)[0]
 
     def one_band(band: Int[Array, ""]) -> Float[Array, " images"]:
         time_key, noise_key = jax.random.split(jax.random.fold_in(key, band))
-        t = (band + jax.random.uniform(time_key, (len(images),))) / bands
+        t = process.end * (band + jax.random.uniform(time_key, (len(images),))) / bands
         noise = jax.random.normal(noise_key, images.shape, images.dtype)
-        return denoising_loss(process, prediction, network, params, images, t, noise)
+        return jax.lax.map(one_image, (images, t, noise), batch_size=chunk)
 
     return jax.lax.map(one_band, jnp.arange(bands))

@@ -1,8 +1,8 @@
 """Draws: from gates to which of them are open, each algorithm a function of one shape.
 
-In every draw the gate of difference k is open at step n with probability p[n, k], so the
-multilevel sum has the same mean; the draws differ in how the openings are spread over the steps,
-and so in how far their errors cancel along a path.
+A random draw opens the gate of difference k at step n with probability p[n, k], so the multilevel
+sum has the top level's mean. Draws differ in how they spread the openings over the steps, and so in
+how far their errors cancel along a path; `midpoint` spreads them without chance at all.
 """
 
 from typing import Protocol, runtime_checkable

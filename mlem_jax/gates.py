@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mlem_jax.levels import check_costs
 from mlem_jax.types import Logits, Probabilities
 
 
 def table_gates(probabilities: ArrayLike) -> Logits:
-    """L = log p - log(1 - p), of any table p [steps, levels].
+    """l = log p - log(1 - p), of any table p [steps, levels].
 
     Raises:
         ValueError: if it is no table, or holds a probability outside (0, 1].
@@ -41,28 +42,29 @@ def constant_gates(probabilities: Sequence[float], steps: int) -> Logits:
     return table_gates(np.tile(np.asarray(probabilities, np.float64), (steps, 1)))
 
 
-def inverse_cost_gates(costs: Sequence[float], scale: float, steps: int) -> Logits:
+def inverse_cost_gates(costs: Sequence[float], steps: int, *, scale: float) -> Logits:
     """p[n, k] = min(1, C / T_k), with costs T and scale C (arXiv:2603.24594, section 4)."""
     return _power_gates(costs, scale, 1.0, steps)
 
 
-def theory_gates(costs: Sequence[float], scale: float, gamma: float, steps: int) -> Logits:
+def theory_gates(costs: Sequence[float], steps: int, *, scale: float, gamma: float) -> Logits:
     """p[n, k] = min(1, C T_k^-(1/gamma + 1/2)) (arXiv:2603.24594, section 4).
 
     Args:
         costs: of one evaluation of each level.
+        steps: length of the table.
         scale: C; sweep it to trace error against cost.
         gamma: the exponent of cost against error: a level of error e costs e^-gamma.
-        steps: length of the table.
     """
     return _power_gates(costs, scale, 1 / gamma + 0.5, steps)
 
 
 def probabilities(logits: Logits) -> Probabilities:
-    """P = 1 / (1 + e^-l)."""
+    """p = 1 / (1 + e^-l)."""
     return jax.nn.sigmoid(logits)
 
 
 def _power_gates(costs: Sequence[float], scale: float, exponent: float, steps: int) -> Logits:
+    check_costs(costs)
     rates = scale * np.asarray(costs, np.float64) ** -exponent
     return table_gates(np.tile(np.minimum(1.0, rates), (steps, 1)))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mlem_jax.process import Prediction, Process, convert, predict_data
 from mlem_jax.types import Drift, Params, Scalar, State
@@ -36,18 +37,30 @@ def check_levels(levels: Levels) -> None:
     """Lengths and order of a ladder.
 
     Raises:
-        ValueError: if there is no level, or not one cost a level, or a cost that is not positive
-            or falls from one level to the next.
+        ValueError: if the fields are no tuples, if there is no level or not one cost a level, or
+            as `check_costs`.
     """
     drifts, costs = levels
+    if not (isinstance(drifts, tuple) and isinstance(costs, tuple)):
+        raise ValueError("expected tuples of drifts and of costs, which can be hashed, got "
+                         f"{type(drifts).__name__} and {type(costs).__name__}")  # fmt: skip
     if not drifts or len(drifts) != len(costs):
         raise ValueError(f"expected one cost for each level, got {len(drifts)} levels and "
                          f"{len(costs)} costs")  # fmt: skip
-    falls = [k for k in range(1, len(costs)) if costs[k] < costs[k - 1]]
-    if falls or costs[0] <= 0:
+    check_costs(costs)
+
+
+def check_costs(costs: Sequence[float]) -> None:
+    """Costs as a ladder has them.
+
+    Raises:
+        ValueError: if one is not positive and finite, or less than the one before it.
+    """
+    table = np.asarray(costs, np.float64)
+    if not (np.isfinite(table).all() and (table > 0).all() and (np.diff(table) >= 0).all()):
         raise ValueError(
-            f"expected positive costs, cheapest level first, got {costs}; sort the levels, and "
-            "leave out one that costs more than a better one"
+            f"expected positive costs, cheapest level first, got {tuple(costs)}; sort the levels, "
+            "and leave out one that costs more than a better one"
         )
 
 
@@ -119,7 +132,7 @@ class Guided(NamedTuple):
     Attributes:
         params: of the network.
         condition: of each sample.
-        null: the condition that stands for none.
+        null: the condition that stands for none, of each sample too.
         scale: guidance; 0 the unconditional network, 1 the conditional one, more pushes further.
     """
 
@@ -148,6 +161,35 @@ def guided_levels(networks: Sequence[ConditionalNetwork], costs: Sequence[float]
         return drift
 
     return Levels(tuple(map(guide, networks)), tuple(2 * cost for cost in costs))
+
+
+def split_conditions(
+    params: Sequence[Params],
+) -> tuple[Any, Callable[[Any], tuple[Params, ...]]]:
+    """The conditions of single samples in the params of a ladder, and how to put others there.
+
+    Returns:
+        A pytree whose leaves all have the batch as leading axis, and a function from such a pytree
+        to params.
+    """
+    names = [
+        [name for name in ("condition", "null") if name in own._fields]
+        if isinstance(own, Conditional | Guided)
+        else []
+        for own in params
+    ]
+    conditions = [
+        {name: getattr(own, name) for name in fields}
+        for own, fields in zip(params, names, strict=True)
+    ]
+
+    def put(conditions: Any) -> tuple[Params, ...]:
+        return tuple(
+            own._replace(**given) if given else own
+            for own, given in zip(params, conditions, strict=True)
+        )
+
+    return conditions, put
 
 
 def measure_costs(

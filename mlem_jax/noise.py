@@ -16,15 +16,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 from numpy.typing import ArrayLike
 
 from mlem_jax.process import Process
-from mlem_jax.steps import check_grid
+from mlem_jax.steps import check_grid, nearest_points, schedules
 from mlem_jax.types import Key, State
 
 
-class Path(NamedTuple):
+class BrownianPath(NamedTuple):
     """Which fine increments drive which step of which sample; the increments follow from the key.
 
     Attributes:
@@ -43,8 +43,8 @@ class Path(NamedTuple):
 
 
 def brownian_path(
-    key: Key, fine: ArrayLike, times: ArrayLike | None = None, *, samples: ArrayLike = 0
-) -> Path:
+    key: Key, fine: ArrayLike, times: ArrayLike | None = None, *, samples: ArrayLike
+) -> BrownianPath:
     """The path of `key` over the steps of `times`, made of the increments of `fine`.
 
     Args:
@@ -60,7 +60,7 @@ def brownian_path(
     """
     fine = check_grid(fine)
     times = fine if times is None else check_grid(times)
-    where = np.abs(fine[None, :] - times[:, None]).argmin(axis=1)
+    where = nearest_points(fine, times)
     gap = np.abs(fine[where] - times)
     durations = np.abs(np.diff(fine))
     spacing = np.minimum(np.append(durations, np.inf), np.insert(durations, 0, np.inf))
@@ -74,7 +74,7 @@ def brownian_path(
     shares = np.zeros_like(durations)
     for start, stop in pairwise(where):
         shares[start:stop] = np.sqrt(durations[start:stop] / durations[start:stop].sum())
-    return Path(
+    return BrownianPath(
         key,
         jnp.asarray(samples, jnp.int32),
         jnp.asarray(where[:-1], jnp.int32),
@@ -90,13 +90,11 @@ def snr_clock(process: Process, times: ArrayLike) -> np.ndarray:
     coarse ancestral step is driven by exactly what the fine ones it covers are driven by. It is
     cut off at 1e12, at the data, where the noise has no effect any more.
     """
-    with jax.enable_x64(True):
-        t = jnp.asarray(np.asarray(times, np.float64))
-        alpha, sigma = np.asarray(process.alpha(t)), np.asarray(process.sigma(t))
+    alpha, sigma = schedules(process, times)
     return np.minimum((alpha / np.maximum(sigma, 1e-150)) ** 2, 1e12)
 
 
-def draw_increment(path: Path, step: Int[Array, ""], like: State) -> State:
+def draw_increment(path: BrownianPath, step: Int[Array, ""], like: State) -> State:
     """xi[n]: standard normal, shape and dtype of `like`, by step `step` of the path.
 
     Raises:
@@ -124,3 +122,16 @@ def draw_increment(path: Path, step: Int[Array, ""], like: State) -> State:
     for _ in batch:
         one_sample = jax.vmap(one_sample)
     return one_sample(path.samples)
+
+
+def store_path(path: BrownianPath, like: State) -> Shaped[Array, "steps *state"]:
+    """Every xi[n] of the path, for a state like `like`: what `solve` takes in its stead."""
+    numbers = jnp.arange(len(path.first))
+    return jax.lax.map(lambda step: draw_increment(path, step, like), numbers)
+
+
+def draw_starts(key: Key, samples: Int[Array, " batch"], shape: tuple[int, ...]) -> State:
+    """Standard normal starts [batch, *shape]; sample i depends on the key and on i alone."""
+    return jax.vmap(lambda sample: jax.random.normal(jax.random.fold_in(key, sample), shape))(
+        samples
+    )

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 
 from mlem_jax.draws import Draw
 from mlem_jax.gates import probabilities
+from mlem_jax.levels import check_costs
 from mlem_jax.types import Fires, Key, Logits, PerLevel, Weights
 
 
@@ -136,7 +137,7 @@ def fit_budget(family: Callable[[float], Logits], costs: Sequence[float], budget
 
     Args:
         family: gates for a scale C > 0, their cost rising in C, such as
-            `lambda scale: inverse_cost_gates(costs, scale, steps)`.
+            `lambda scale: inverse_cost_gates(costs, steps, scale=scale)`.
         costs: of one evaluation of each level.
         budget: in the unit of `costs`, for all steps together.
 
@@ -194,3 +195,4 @@ def _check_level(level: int, levels: int) -> None:
 def _check_costs(shape: tuple[int, ...], costs: Sequence[float]) -> None:
     if shape[1] != len(costs):
         raise ValueError(f"expected one cost for each of {shape[1]} levels, got {len(costs)}")
+    check_costs(costs)

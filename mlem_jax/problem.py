@@ -6,12 +6,12 @@ from jax.core import Tracer
 from jaxtyping import Array, Shaped
 
 from mlem_jax.levels import Levels, check_levels
-from mlem_jax.noise import Path
+from mlem_jax.noise import BrownianPath
 from mlem_jax.plan import Plan
 from mlem_jax.steps import Steps
 from mlem_jax.types import Params, State
 
-Noise = Path | Shaped[Array, "steps *state"] | None
+Noise = BrownianPath | Shaped[Array, "steps *state"] | None
 """What drives the steps: a Brownian path, stored standard normals, or nothing (an ODE)."""
 
 
@@ -26,7 +26,7 @@ def check_problem(
     """Static facts that must hold before a solve; see `solve` for the errors raised."""
     check_levels(levels)
     count, ladder = len(steps.t), len(levels.drifts)
-    if len(params) != ladder:
+    if not isinstance(params, tuple | list) or len(params) != ladder:
         raise ValueError(f"expected one pytree of params for each of {ladder} levels, got "
                          f"{len(params)}; params is a tuple")  # fmt: skip
     for name, table in zip(plan._fields, plan, strict=True):
@@ -35,9 +35,13 @@ def check_problem(
                 f"expected plan.{name} of shape [{count} steps, {ladder} levels], got "
                 f"{list(table.shape)}; make the plan for these steps and these levels"
             )
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"expected a floating-point state, got {x.dtype}")
-    if isinstance(noise, Path):
+    if not jnp.issubdtype(x.dtype, jnp.floating) or x.dtype.itemsize < 4:
+        # A step changes the state by a thousandth: less than half precision can tell apart.
+        raise ValueError(
+            f"expected a state of float32 or float64, got {x.dtype}; a network may compute in half "
+            "precision inside its level, and return the state's dtype"
+        )
+    if isinstance(noise, BrownianPath):
         if len(noise.first) != count:
             raise ValueError(f"expected a path of {count} steps, got one of {len(noise.first)}; "
                              "make it with the grid that the steps were made with")  # fmt: skip

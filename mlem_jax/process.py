@@ -33,7 +33,7 @@ class Process(NamedTuple):
     end: float
 
 
-def cosine(offset: float = 0.008) -> Process:
+def cosine(*, offset: float = 0.008) -> Process:
     """Alpha = cos(u) / cos(u_0), u = pi/2 (t + offset)/(1 + offset), u_0 = u(0), t in [0, 1].
 
     References:
@@ -53,7 +53,7 @@ def cosine(offset: float = 0.008) -> Process:
     return Process(alpha, sigma, end=1.0)
 
 
-def linear(beta_min: float = 0.1, beta_max: float = 20.0) -> Process:
+def linear(*, beta_min: float = 0.1, beta_max: float = 20.0) -> Process:
     """Alpha = exp(-1/2 int_0^t beta), beta(t) = beta_min + t (beta_max - beta_min), t in [0, 1].
 
     References:
@@ -72,7 +72,7 @@ def linear(beta_min: float = 0.1, beta_max: float = 20.0) -> Process:
     return Process(alpha, sigma, end=1.0)
 
 
-def variance_exploding(maximum: float = 80.0) -> Process:
+def variance_exploding(*, maximum: float = 80.0) -> Process:
     """Alpha = 1, sigma = t, t in [0, maximum].
 
     References:
@@ -122,7 +122,7 @@ def predict_data(_: Process, t: Times) -> Row:
 
 
 def predict_noise(_: Process, t: Times) -> Row:
-    """Eps."""
+    """eps."""
     one, zero = jnp.ones_like(t), jnp.zeros_like(t)
     return Row(zero, one, one)
 

@@ -23,14 +23,14 @@ each level evaluated at most once, and not at all where the plan does not need i
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Shaped
 
-from mlem_jax.levels import Levels
-from mlem_jax.noise import Path, draw_increment
+from mlem_jax.levels import Levels, split_conditions
+from mlem_jax.noise import BrownianPath, draw_increment
 from mlem_jax.plan import Plan
 from mlem_jax.problem import Noise, check_problem
 from mlem_jax.steps import Steps
@@ -62,7 +62,7 @@ class Trajectory(NamedTuple):
 
 
 def mlem_step(levels: Levels, params: tuple[Params, ...], x: State, inputs: StepInputs) -> State:
-    """X' = scale x + gain sum_k weights[k] f^k(x, t) + noise xi.
+    """x' = scale x + gain sum_k weights[k] f^k(x, t) + noise xi.
 
     Raises:
         ValueError: if a level's result has not the state's shape and dtype.
@@ -107,7 +107,7 @@ def solve(
             the steps are noisy and there is no noise.
     """
     check_problem(levels, params, x, steps, plan, noise)
-    return _solve(levels, params, x, steps, plan, noise)
+    return _solve(_costless(levels), params, x, steps, plan, noise)
 
 
 def solve_path(
@@ -129,7 +129,7 @@ def solve_path(
     count = len(steps.t)
     if stride < 1 or count % stride:
         raise ValueError(f"expected a stride that divides the {count} steps, got {stride}")
-    states = _solve_path(levels, params, x, steps, plan, noise, stride)
+    states = _solve_path(_costless(levels), params, x, steps, plan, noise, stride)
     return Trajectory(jnp.arange(0, count + 1, stride), states)
 
 
@@ -139,17 +139,18 @@ def solve_chunks(
     x: State,
     steps: Steps,
     plan: Plan,
-    noise: Path | None = None,
+    noise: BrownianPath | None = None,
     *,
     chunk: int,
 ) -> State:
     """As `solve` for a large batch, `chunk` samples at a time: the memory is that of one chunk.
 
-    The samples are those of one call, since a sample does not depend on its batch.
+    The samples are those of one call, since a sample does not depend on its batch. Conditions of
+    `Conditional` and `Guided` params are cut along with their samples.
 
     Args:
         levels: the ladder; static.
-        params: one pytree a level, without a batch axis (no conditions of single samples).
+        params: one pytree a level.
         x: the starts [batch, ...].
         steps: the integrator.
         plan: which levels run when.
@@ -160,27 +161,10 @@ def solve_chunks(
         ValueError: as `solve`, and if `chunk` is not positive or the noise is stored.
     """
     check_problem(levels, params, x, steps, plan, noise)
-    if chunk < 1 or not (noise is None or isinstance(noise, Path)):
-        raise ValueError(f"expected a positive chunk and a Path or no noise, got chunk {chunk} and "
+    if chunk < 1 or not (noise is None or isinstance(noise, BrownianPath)):
+        raise ValueError(f"expected a positive chunk and a BrownianPath or no noise, got chunk {chunk} and "
                          f"noise {type(noise).__name__}")  # fmt: skip
-    whole = len(x) // chunk * chunk
-    samples = None if noise is None else noise.samples
-
-    def one_chunk(part: tuple[State, Int[Array, " chunk"] | None]) -> State:
-        start, own = part
-        path = None if noise is None else noise._replace(samples=own)
-        return _solve(levels, params, start, steps, plan, path)
-
-    def cut(first: int, last: int) -> tuple[State, Int[Array, " chunk"] | None]:
-        return jax.tree.map(lambda leaf: leaf[first:last], (x, samples))
-
-    parts = []
-    if whole:
-        blocks = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk, *leaf.shape[1:]), cut(0, whole))
-        parts.append(jax.lax.map(one_chunk, blocks).reshape(x[:whole].shape))
-    if whole < len(x):
-        parts.append(one_chunk(cut(whole, len(x))))
-    return jnp.concatenate(parts)
+    return _solve_chunks(_costless(levels), params, x, steps, plan, noise, chunk)
 
 
 def run_unchecked(
@@ -212,6 +196,41 @@ def _solve_path(
     return jnp.concatenate([x[None], states])
 
 
+@partial(jax.jit, static_argnums=(0, 6))
+def _solve_chunks(
+    levels: Levels,
+    params: tuple[Params, ...],
+    x: State,
+    steps: Steps,
+    plan: Plan,
+    noise: BrownianPath | None,
+    chunk: int,
+) -> State:
+    conditions, put = split_conditions(params)
+    batched = (x, None if noise is None else noise.samples, conditions)
+
+    def one_chunk(part: tuple[State, Int[Array, " chunk"] | None, Any]) -> State:
+        start, samples, own = part
+        path = None if noise is None else noise._replace(samples=samples)
+        return run_unchecked(levels, put(own), start, steps, plan, path)
+
+    whole = len(x) // chunk * chunk
+    parts = []
+    if whole:
+        blocks = jax.tree.map(
+            lambda leaf: leaf[:whole].reshape(-1, chunk, *leaf.shape[1:]), batched
+        )
+        parts.append(jax.lax.map(one_chunk, blocks).reshape(x[:whole].shape))
+    if whole < len(x):
+        parts.append(one_chunk(jax.tree.map(lambda leaf: leaf[whole:], batched)))
+    return jnp.concatenate(parts)
+
+
+def _costless(levels: Levels) -> Levels:
+    """The levels without what the solver never reads: new costs are no reason to compile anew."""
+    return levels._replace(costs=())
+
+
 def _scan(
     levels: Levels,
     params: tuple[Params, ...],
@@ -222,13 +241,12 @@ def _scan(
     numbers: Int[Array, " numbers"],
 ) -> State:
     """The loop: from x over the steps with these numbers."""
-    # Coefficients in the state's dtype, so that nothing is promoted; times never below single.
+    # In the state's dtype, so that nothing is promoted.
     cast = partial(jnp.asarray, dtype=x.dtype)
-    times = steps.t.astype(jnp.promote_types(x.dtype, jnp.float32))
-    scale, gain, deviation, weights = map(cast, (*steps[1:], plan.weights))
+    times, scale, gain, deviation, weights = map(cast, (*steps, plan.weights))
 
     def body(x: State, n: Int[Array, ""]) -> tuple[State, None]:
-        increment = draw_increment(noise, n, x) if isinstance(noise, Path) else (
+        increment = draw_increment(noise, n, x) if isinstance(noise, BrownianPath) else (
             None if noise is None else noise[n].astype(x.dtype)
         )  # fmt: skip
         row = StepInputs(

@@ -84,7 +84,7 @@ def karras_grid(
     References:
         Karras et al. 2022, arXiv:2206.00364, equation 5.
     """
-    alpha, sigma = _schedules(process, np.array([start, end]))
+    alpha, sigma = schedules(process, np.array([start, end]))
     if not alpha.all():
         raise ValueError(f"expected start and end with alpha > 0, got alpha {alpha.tolist()}")
     low, high = (sigma / alpha) ** (1 / rho)
@@ -104,7 +104,7 @@ def subgrid(fine: ArrayLike, times: ArrayLike) -> Grid:
     count = len(times)
     if count > len(fine):
         raise ValueError(f"expected at most {len(fine)} points, as in the fine grid, got {count}")
-    nearest = np.abs(fine[None, :] - times[:, None]).argmin(axis=1)
+    nearest = nearest_points(fine, times)
     room = np.arange(count)
     # Forwards every index at least one past its neighbour, then the same from the end.
     nearest = np.maximum.accumulate(nearest - room) + room
@@ -113,8 +113,16 @@ def subgrid(fine: ArrayLike, times: ArrayLike) -> Grid:
     return fine[nearest]
 
 
+def nearest_points(fine: Grid, times: Grid) -> np.ndarray:
+    """Index of the point of `fine` nearest to each of `times`."""
+    sign = np.sign(fine[-1] - fine[0])
+    right = np.clip(np.searchsorted(sign * fine, sign * times), 1, len(fine) - 1)
+    is_left = np.abs(times - fine[right - 1]) <= np.abs(fine[right] - times)
+    return right - is_left
+
+
 def euler_maruyama(times: ArrayLike, noise: Callable[[Times], Times] | None = None) -> Steps:
-    """X' = x + dt F + noise(t) sqrt|dt| xi, for any drift F.
+    """x' = x + dt F + noise(t) sqrt|dt| xi, for any drift F.
 
     Args:
         times: any grid, in either direction of time; dt is negative where time falls.
@@ -127,17 +135,21 @@ def euler_maruyama(times: ArrayLike, noise: Callable[[Times], Times] | None = No
 
 
 def diffusion_euler_maruyama(process: Process, times: ArrayLike, *, churn: float = 1.0) -> Steps:
-    """X' = x + dt [f x - (1 + c^2)/2 g^2 s] + c g sqrt|dt| xi, with x_0 for F.
+    """x' = x + dt [f x - (1 + c^2)/2 g^2 s] + c g sqrt|dt| xi, with x_0 for F.
 
     Euler-Maruyama of the generative process: churn 1 the diffusion SDE, 0 the probability-flow
     ODE. It needs alpha > 0 and sigma > 0 wherever a step starts.
 
     Raises:
-        ValueError: if a step starts at pure noise or pure data.
+        ValueError: if a step starts at pure noise or pure data, if churn is not in [0, 1], or if
+            time does not fall.
     """
+    _check_churn(churn)
     times = check_grid(times)
+    if times[0] < times[-1]:
+        raise ValueError("expected a grid from the noise to the data, got the other direction")
     t, dt = times[:-1], np.diff(times)
-    alpha, sigma = _schedules(process, t)
+    alpha, sigma = schedules(process, t)
     if not (alpha.all() and sigma.all()):
         raise ValueError(
             f"expected alpha > 0 and sigma > 0 wherever a step starts, got alpha {alpha.min()} and "
@@ -151,7 +163,7 @@ def diffusion_euler_maruyama(process: Process, times: ArrayLike, *, churn: float
 
 
 def ddpm(process: Process, times: ArrayLike) -> Steps:
-    """X' ~ q(x_s | x_t, x_0), ancestral sampling, with x_0 for F: DDIM with churn 1.
+    """x' ~ q(x_s | x_t, x_0), ancestral sampling, with x_0 for F: DDIM with churn 1.
 
     References:
         Ho et al. 2020, arXiv:2006.11239, equations 6 and 7 (the smaller variance).
@@ -160,7 +172,7 @@ def ddpm(process: Process, times: ArrayLike) -> Steps:
 
 
 def ddim(process: Process, times: ArrayLike, *, churn: float = 0.0) -> Steps:
-    """X' = alpha_s x_0 + sqrt(sigma_s^2 - c^2) eps + c xi, c = churn x the posterior deviation.
+    """x' = alpha_s x_0 + sqrt(sigma_s^2 - c^2) eps + c xi, c = churn x the posterior deviation.
 
     The noise eps is the one that x and the predicted x_0 imply. Churn (eta in the paper) goes
     from 0, deterministic, to 1, ancestral sampling.
@@ -173,7 +185,7 @@ def ddim(process: Process, times: ArrayLike, *, churn: float = 0.0) -> Steps:
     """
     _check_churn(churn)
     times = check_grid(times)
-    alpha, sigma = _schedules(process, times)
+    alpha, sigma = schedules(process, times)
     shrink = _ratio(alpha, sigma)
     deviation = churn * sigma[1:] * np.sqrt(1 - shrink**2)
     scale = np.sqrt(sigma[1:] ** 2 - deviation**2) / sigma[:-1]
@@ -181,7 +193,7 @@ def ddim(process: Process, times: ArrayLike, *, churn: float = 0.0) -> Steps:
 
 
 def exponential_euler(process: Process, times: ArrayLike, *, churn: float = 1.0) -> Steps:
-    """X' = sigma_s/sigma_t e^(-c^2 h) x + alpha_s (1 - e^(-(1+c^2) h)) x_0 + ... xi.
+    """x' = sigma_s/sigma_t e^(-c^2 h) x + alpha_s (1 - e^(-(1+c^2) h)) x_0 + ... xi.
 
     The generative process solved exactly with x_0 held fixed over the step, h being the rise of
     log(alpha/sigma); the noise is sigma_s sqrt(1 - e^(-2 c^2 h)). First-order DPM-Solver++: churn
@@ -196,7 +208,7 @@ def exponential_euler(process: Process, times: ArrayLike, *, churn: float = 1.0)
     """
     _check_churn(churn)
     times = check_grid(times)
-    alpha, sigma = _schedules(process, times)
+    alpha, sigma = schedules(process, times)
     shrink = _ratio(alpha, sigma)  # e^-h, 0 where the step starts at noise or ends at data.
     scale = sigma[1:] / sigma[:-1] * shrink ** (churn**2)
     gain = alpha[1:] * (1 - shrink ** (1 + churn**2))
@@ -234,12 +246,15 @@ def _ratio(alpha: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     return alpha[:-1] * sigma[1:] / (sigma[:-1] * alpha[1:])
 
 
-def _schedules(process: Process, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return _in_double(process.alpha, t), _in_double(process.sigma, t)
+def schedules(process: Process, times: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """alpha and sigma at `times`, in double precision."""
+    times = np.asarray(times, np.float64)
+    return _in_double(process.alpha, times), _in_double(process.sigma, times)
 
 
 def _in_double(schedule: Callable[[Times], Times], t: np.ndarray) -> np.ndarray:
-    with jax.enable_x64(True):
+    # Now, even while a caller is being traced: tables are constants of the program.
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         return np.asarray(schedule(jnp.asarray(t, jnp.float64)), np.float64)
 
 

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import jax
@@ -30,6 +31,18 @@ def test_what_is_saved_is_restored_to_the_bit(saved):
         assert before.dtype == after.dtype
         np.testing.assert_array_equal(before, after)
     assert checkpoint.read_about(saved) == {"base": 8}
+
+
+def test_what_a_gpu_saved_is_restored_where_there_is_none(saved):
+    file = saved / "tree" / "_sharding"
+    stored = file.read_text()
+    for value in json.loads(stored).values():
+        elsewhere = value.replace("cpu:0", "cuda:0").replace("TFRT_CPU_0", "cuda:0")
+        assert elsewhere != value
+        stored = stored.replace(json.dumps(value), json.dumps(elsewhere))
+    file.write_text(stored)
+    found = checkpoint.restore(saved, TREE)
+    np.testing.assert_array_equal(found["dense"]["kernel"], TREE["dense"]["kernel"])
 
 
 def test_saving_again_replaces(saved):

@@ -6,6 +6,7 @@ import pytest
 
 from mlem_jax import denoise
 from mlem_jax import process as pr
+from mlem_jax.levels import data_drift
 from tests.problems import normals
 
 COSINE = pr.cosine()
@@ -14,14 +15,19 @@ NOISE = normals(1, 6, 4, 4, 3)
 T = jnp.linspace(0.05, 0.95, 6)
 
 
-@pytest.mark.parametrize("prediction", [pr.predict_data, pr.predict_noise, pr.predict_v])
+@pytest.mark.parametrize(
+    "prediction",
+    [pr.predict_data, pr.predict_noise, pr.predict_v, pr.predict_score, pr.predict_velocity],
+)
 @pytest.mark.parametrize("process", [COSINE, pr.variance_exploding()])
 def test_a_network_that_knows_the_picture_has_no_loss(process, prediction):
     def network(params, x, t):
-        at = t[:, None, None, None] * process.end
+        at = t[:, None, None, None]
         return pr.convert(process, pr.predict_data, prediction, x, IMAGES, at)
 
-    losses = denoise.denoising_loss(process, prediction, network, (), IMAGES, T, NOISE)
+    losses = denoise.denoising_loss(
+        process, prediction, network, (), IMAGES, T * process.end, NOISE
+    )
     np.testing.assert_allclose(losses, 0, atol=1e-15)
 
 
@@ -74,6 +80,22 @@ def test_times_are_one_in_each_stratum():
     assert (t < 1).all()
 
 
+def test_a_network_is_asked_at_the_same_times_in_training_and_in_sampling():
+    # The exploding process ends at 80: a network that knows its time must be right in both.
+    process = pr.variance_exploding()
+
+    def shrink(params, x, t):
+        return x / (1 + jnp.asarray(t).reshape(-1, *(1,) * (x.ndim - 1)) ** 2)
+
+    losses = denoise.loss_by_band(
+        process, pr.predict_data, shrink, (), normals(0, 500, 2, 2, 3), jax.random.key(0)
+    )
+    # E|x/(1+t^2) - x_0|^2 = t^2/(1+t^2) with unit data: nearly 1 beyond the first band.
+    assert float(losses[1:].mean()) == pytest.approx(1.0, abs=0.1)
+    sampled = data_drift(shrink, process, pr.predict_data)((), jnp.ones((1, 3)), jnp.asarray(80.0))
+    np.testing.assert_allclose(sampled, 1 / 6401)
+
+
 def test_losses_by_band_are_taken_in_their_bands():
     seen = []
 
@@ -87,8 +109,8 @@ def test_losses_by_band_are_taken_in_their_bands():
         )
     )
     jax.effects_barrier()
-    bands = sorted(np.unique(np.floor(t * 4)).tolist() for t in seen)
-    assert bands == [[0], [1], [2], [3]]
+    bands = np.floor(np.concatenate([t.ravel() for t in seen]) * 4)
+    assert np.unique(bands, return_counts=True)[1].tolist() == [6, 6, 6, 6]
 
 
 def test_half_of_the_pictures_are_mirrored_and_none_otherwise_changed():

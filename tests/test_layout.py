@@ -51,7 +51,7 @@ process, grid = m.cosine(), m.uniform_grid(1.0, 0.0, 8)
 network = lambda params, x, t: params * x
 drift = m.data_drift(network, process, m.predict_v, clip=1.0)
 levels, params = m.Levels((drift, drift), (1.0, 4.0)), (jnp.float32(0.9), jnp.float32(1.0))
-logits = m.fit_budget(lambda c: m.inverse_cost_gates(levels.costs, c, 8), levels.costs, 12.0)
+logits = m.fit_budget(lambda c: m.inverse_cost_gates(levels.costs, 8, scale=c), levels.costs, 12.0)
 path = m.brownian_path(jax.random.key(0), m.snr_clock(process, grid), samples=jnp.arange(3))
 for draw in (m.independent, m.systematic, m.midpoint):
     plan = m.draw_plan(draw, logits, jax.random.key(1))

@@ -112,5 +112,8 @@ def test_ladders_that_are_none_are_refused():
         lv.check_levels(lv.Levels((), ()))
     with pytest.raises(ValueError, match="cheapest level first"):
         lv.check_levels(lv.Levels((heavy, heavy), (2.0, 1.0)))
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="expected positive costs"):
+            lv.check_costs((wrong,))
     with pytest.raises(ValueError, match="expected positive costs"):
         lv.check_levels(lv.Levels((heavy,), (0.0,)))

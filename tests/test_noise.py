@@ -31,6 +31,16 @@ def test_a_sample_has_the_same_path_in_every_batch(batch):
     np.testing.assert_array_equal(last, whole[:, -batch:])
 
 
+@given(chosen=st.lists(st.integers(0, 63), min_size=5, max_size=5))
+@settings(deadline=None, max_examples=20)
+def test_a_path_depends_on_its_sample_and_not_on_its_neighbours(chosen):
+    # As a user meets it: any five of the samples, in any order, even twice the same.
+    like = jnp.zeros((64, 2))
+    whole = increments(brownian_path(KEY, FINE, samples=jnp.arange(64)), like)
+    some = increments(brownian_path(KEY, FINE, samples=jnp.array(chosen)), like[:5])
+    np.testing.assert_array_equal(some, whole[:, jnp.array(chosen)])
+
+
 def test_a_single_state_and_a_batch_of_one_have_the_same_path():
     single = increments(brownian_path(KEY, FINE, samples=5), jnp.zeros(4))
     batch = increments(brownian_path(KEY, FINE, samples=[5]), jnp.zeros((1, 4)))
@@ -68,7 +78,7 @@ def test_in_the_snr_clock_a_coarse_ancestral_step_is_the_fine_ones_with_known_da
     data, ends = 0.3, []
     for grid in (fine, coarse):
         steps = sp.ddpm(process, grid)
-        path = brownian_path(KEY, snr_clock(process, fine), snr_clock(process, grid))
+        path = brownian_path(KEY, snr_clock(process, fine), snr_clock(process, grid), samples=0)
         x, at, xi = 1.7, {}, increments(path, jnp.asarray(0.0))
         for n in range(len(grid) - 1):
             x = steps.scale[n] * x + steps.gain[n] * data + steps.noise[n] * xi[n]
@@ -79,9 +89,9 @@ def test_in_the_snr_clock_a_coarse_ancestral_step_is_the_fine_ones_with_known_da
 
 def test_paths_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"expected steps on points of the fine grid.*0\.51"):
-        brownian_path(KEY, FINE, [0.0, 0.51, 1.0])
+        brownian_path(KEY, FINE, [0.0, 0.51, 1.0], samples=0)
     with pytest.raises(ValueError, match="in its direction"):
-        brownian_path(KEY, FINE, [1.0, 0.5, 0.0])
+        brownian_path(KEY, FINE, [1.0, 0.5, 0.0], samples=0)
     path = brownian_path(KEY, FINE, samples=jnp.arange(4))
     with pytest.raises(ValueError, match=r"leading shape \(4,\).*got shape \(3, 2\)"):
         draw_increment(path, jnp.asarray(0), jnp.zeros((3, 2)))

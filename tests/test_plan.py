@@ -125,16 +125,16 @@ def test_full_switch_and_hand_plans_are_the_tables_one_expects():
 
 @pytest.mark.parametrize("budget", [3.0, 10.0, 60.0])
 def test_a_fitted_budget_is_met(budget):
-    logits = plan.fit_budget(lambda c: gates.inverse_cost_gates(COSTS, c, 10), COSTS, budget)
+    logits = plan.fit_budget(lambda c: gates.inverse_cost_gates(COSTS, 10, scale=c), COSTS, budget)
     assert plan.expected_price(logits, COSTS).costs.sum() == pytest.approx(budget, rel=1e-6)
 
 
 def test_gate_families_are_their_formulas():
-    p = gates.probabilities(gates.inverse_cost_gates(COSTS, 2.0, 3))
+    p = gates.probabilities(gates.inverse_cost_gates(COSTS, 3, scale=2.0))
     np.testing.assert_allclose(p, [[1.0, 0.5, 0.125]] * 3, rtol=1e-12)
-    p = gates.probabilities(gates.theory_gates(COSTS, 1.0, 2.0, 3))
+    p = gates.probabilities(gates.theory_gates(COSTS, 3, scale=1.0, gamma=2.0))
     np.testing.assert_allclose(p, [[1.0, 0.25, 0.0625]] * 3, rtol=1e-12)
-    p = gates.probabilities(gates.theory_gates(COSTS, 1.0, 4.0, 1))
+    p = gates.probabilities(gates.theory_gates(COSTS, 1, scale=1.0, gamma=4.0))
     np.testing.assert_allclose(p[0], np.array(COSTS) ** -0.75, rtol=1e-12)
 
 
@@ -167,7 +167,7 @@ def test_tables_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"probabilities \[steps, levels\], got shape \(2,\)"):
         gates.table_gates([0.5, 0.5])
     with pytest.raises(ValueError, match="expected a budget the gates can spend"):
-        plan.fit_budget(lambda c: gates.inverse_cost_gates(COSTS, c, 10), COSTS, 1e6)
+        plan.fit_budget(lambda c: gates.inverse_cost_gates(COSTS, 10, scale=c), COSTS, 1e6)
     np.savez(tmp_path / "other.npz", a=np.ones(2))
     with pytest.raises(ValueError, match="expected arrays `weights` and `needed`"):
         plan.load_plan(tmp_path / "other.npz")

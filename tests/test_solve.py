@@ -9,8 +9,9 @@ import pytest
 from mlem_jax import draws, gates, plan
 from mlem_jax import steps as sp
 from mlem_jax.faults import solve_checked
-from mlem_jax.levels import Levels
-from mlem_jax.noise import brownian_path
+from mlem_jax.levels import Guided, Levels, guided_levels
+from mlem_jax.noise import brownian_path, draw_starts, snr_clock, store_path
+from mlem_jax.process import cosine
 from mlem_jax.solve import (
     StepInputs,
     mlem_step,
@@ -151,18 +152,22 @@ def test_a_level_is_executed_exactly_where_it_is_needed():
     assert 0 < len(expected) < 36
 
 
-def test_each_level_is_traced_once_over_repeated_calls():
+@pytest.mark.parametrize(
+    "solver", [solve, partial(solve_path, stride=3), partial(solve_chunks, chunk=2)]
+)
+def test_each_level_is_traced_once_over_repeated_calls(solver):
     traced = collections.Counter()
 
     def counted(k, params, x, t):
         traced[k] += 1
         return wavy(params, x, t)
 
-    levels = Levels(tuple(partial(counted, k) for k in range(3)), LEVELS.costs)
+    drifts = tuple(partial(counted, k) for k in range(3))
     for seed in range(4):
+        levels = Levels(drifts, (1.0, 2.0, 3.0 + seed))
         drawn = plan.draw_plan(draws.independent, GATES, jax.random.key(seed))
         path = brownian_path(jax.random.key(seed), GRID, samples=jnp.arange(4))
-        solve(levels, PARAMS, X + seed, STEPS, drawn, path)
+        solver(levels, PARAMS, X + seed, STEPS, drawn, path)
     assert traced == {0: 1, 1: 1, 2: 1}
 
 
@@ -189,6 +194,43 @@ def test_a_sample_is_the_same_in_every_batch_and_chunk():
     for chunk in (5, 64, 100):
         chunked = solve_chunks(LEVELS, PARAMS, x, STEPS, DRAWN, path, chunk=chunk)
         np.testing.assert_allclose(chunked, whole, atol=1e-14)
+
+
+def test_conditions_are_cut_along_with_their_samples():
+    def network(params, x, t, label):
+        return params * x + label[:, None]
+
+    guided = guided_levels((network,), (1.0,))
+    given = (Guided(jnp.asarray(0.3), normals(5, 7), jnp.zeros(7), 1.5),)
+    x, path = normals(6, 7, 2), brownian_path(KEY, GRID, samples=jnp.arange(7))
+    full = plan.full_plan(12, 1, 1)
+    whole = solve(guided, given, x, STEPS, full, path)
+    chunked = solve_chunks(guided, given, x, STEPS, full, path, chunk=3)
+    np.testing.assert_allclose(chunked, whole, atol=1e-14)
+
+
+def test_tables_can_be_made_while_a_caller_is_traced():
+    def run(x):
+        grid = sp.uniform_grid(1.0, 0.0, 12)
+        path = brownian_path(KEY, snr_clock(cosine(), grid), samples=jnp.arange(4))
+        return solve(LEVELS, PARAMS, x, sp.ddpm(cosine(), grid), DRAWN, path)
+
+    np.testing.assert_allclose(jax.jit(run)(X), run(X), atol=1e-14)
+
+
+def test_a_stored_path_is_the_path():
+    stored = store_path(PATH, X)
+    np.testing.assert_allclose(
+        solve(LEVELS, PARAMS, X, STEPS, DRAWN, stored),
+        solve(LEVELS, PARAMS, X, STEPS, DRAWN, PATH),
+        atol=1e-14,
+    )
+
+
+def test_a_start_depends_on_its_sample_alone():
+    starts = draw_starts(KEY, jnp.arange(5), (2, 3))
+    np.testing.assert_array_equal(draw_starts(KEY, jnp.array([3]), (2, 3))[0], starts[3])
+    assert len(np.unique(starts)) == 30
 
 
 def test_chunks_need_the_memory_of_one():
@@ -234,17 +276,22 @@ def test_params_are_pytrees_and_states_of_any_shape():
         np.testing.assert_allclose(end, (1 + 1 / 12) ** 12 * 2 - 1, atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
-def test_the_state_keeps_its_dtype(dtype):
-    params = tuple(p.astype(dtype) for p in PARAMS)
+def test_a_single_precision_state_stays_one_whatever_the_tables_are():
+    params = tuple(p.astype(jnp.float32) for p in PARAMS)
+    end = solve(LEVELS, params, X.astype(jnp.float32), STEPS, DRAWN, PATH)
+    assert STEPS.gain.dtype == jnp.float64
+    assert end.dtype == jnp.float32
 
+
+def test_a_network_may_compute_in_half_precision():
     def drift(params, x, t):
-        assert t.dtype == jnp.float32  # Never less: steps a thousandth apart must differ.
-        return params * x
+        return wavy(params, x.astype(jnp.bfloat16), t.astype(jnp.bfloat16)).astype(x.dtype)
 
-    levels = Levels((drift,) * 3, LEVELS.costs)
-    end = solve(levels, params, X.astype(dtype), STEPS, DRAWN, PATH)
-    assert end.dtype == dtype
+    levels, params = Levels((drift,), (1.0,)), (jnp.bfloat16(1.0),)
+    full = plan.full_plan(12, 1, 1)
+    exact = solve(Levels((wavy,), (1.0,)), (1.0,), X, STEPS, full, PATH)
+    rough = solve(levels, params, X, STEPS, full, PATH)
+    assert 0 < jnp.abs(rough - exact).max() < 0.02
 
 
 def test_forward_mode_goes_through_the_solver():
@@ -283,6 +330,9 @@ def narrows(params, x, t):
     ("change", "message"),
     [
         ({"params": PARAMS[:2]}, "one pytree of params for each of 3 levels, got 2"),
+        ({"params": {"a": 1, "b": 2, "c": 3}}, "params is a tuple"),
+        ({"levels": Levels([wavy] * 3, (1.0, 2.0, 3.0))}, "expected tuples .*got list and tuple"),
+        ({"x": X.astype(jnp.float16)}, "a state of float32 or float64, got float16"),
         ({"plan": plan.full_plan(11, 3, 1)}, r"plan.weights of shape \[12 steps, 3 levels\]"),
         ({"plan": plan.full_plan(12, 2, 1)}, r"got \[12, 2\]"),
         ({"levels": Levels((wavy,) * 3, (1.0, 2.0))}, "got 3 levels and 2 costs"),
@@ -291,8 +341,11 @@ def narrows(params, x, t):
         ({"levels": Levels((wavy, wavy, narrows), (1.0, 2.0, 3.0))}, "level 3 .*got float32"),
         ({"noise": None}, "expected noise for steps that are an SDE's, got None"),
         ({"noise": jnp.zeros((11, 4, 3))}, "expected stored noise of shape"),
-        ({"noise": brownian_path(KEY, GRID[:-1])}, "expected a path of 12 steps, got one of 11"),
-        ({"x": jnp.ones((4, 3), int)}, "expected a floating-point state, got int64"),
+        (
+            {"noise": brownian_path(KEY, GRID[:-1], samples=jnp.arange(4))},
+            "expected a path of 12 steps, got one of 11",
+        ),
+        ({"x": jnp.ones((4, 3), int)}, "a state of float32 or float64, got int64"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, message):

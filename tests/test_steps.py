@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from mlem_jax import process as pr
 from mlem_jax import steps as sp
+from mlem_jax.levels import Levels
 from mlem_jax.noise import brownian_path
 from mlem_jax.plan import full_plan
 from mlem_jax.solve import solve
@@ -33,16 +34,42 @@ INNER = sp.uniform_grid(0.995, 0.002, 1500)
 def test_gaussian_data_come_out_with_their_variance(steps, grid):
     # The method is linear, so its variance is exact without samples: one state for the start and
     # one for the noise of each step, each moved by its own alone.
-    levels, params = gaussian_data(COSINE)
+    assert end_variance(COSINE, steps, grid) == pytest.approx(marginal(COSINE, grid[-1]), rel=0.02)
+
+
+@pytest.mark.parametrize("process", [pr.linear(), pr.rectified_flow()], ids=["linear", "flow"])
+@pytest.mark.parametrize("churn", [0.0, 1.0])
+def test_gaussian_data_come_out_with_their_variance_under_every_process(process, churn):
+    for make, grid in ((sp.ddim, WHOLE), (sp.diffusion_euler_maruyama, INNER)):
+        found = end_variance(process, make(process, grid, churn=churn), grid)
+        assert found == pytest.approx(marginal(process, grid[-1]), rel=0.05)
+
+
+def end_variance(process, steps, grid):
+    levels, params = gaussian_data(process)
     count = len(grid) - 1
-    start = jnp.zeros(count + 1).at[count].set(start_variance(grid[0]) ** 0.5)
+    start = jnp.zeros(count + 1).at[count].set(marginal(process, grid[0]) ** 0.5)
     end = solve(levels, params, start, steps, full_plan(count, 1, 1), jnp.eye(count, count + 1))
-    assert float(jnp.sum(end**2)) == pytest.approx(start_variance(grid[-1]), rel=0.02)
+    return float(jnp.sum(end**2))
 
 
-def start_variance(t):
+@pytest.mark.parametrize("churn", [1.0, 0.0])
+def test_gaussian_data_come_out_with_their_variance_under_any_drift(churn):
+    # The exploding process by hand: dx = -(1 + c^2)/2 2t s dt + c sqrt(2t) dW, t from 40 to 0.01.
+    def drift(params, x, t):
+        return (1 + churn**2) * t * x / (SPREAD**2 + t**2)
+
+    ratio = np.geomspace(40.0, 0.01, 1501)
+    steps = sp.euler_maruyama(ratio, lambda t: churn * jnp.sqrt(2 * t))
+    start = jnp.zeros(1501).at[1500].set((SPREAD**2 + 40.0**2) ** 0.5)
+    levels = Levels((drift,), (1.0,))
+    end = solve(levels, ((),), start, steps, full_plan(1500, 1, 1), jnp.eye(1500, 1501))
+    assert float(jnp.sum(end**2)) == pytest.approx(SPREAD**2 + 0.01**2, rel=0.02)
+
+
+def marginal(process, t):
     t = jnp.asarray(t)
-    return float(COSINE.alpha(t) ** 2 * SPREAD**2 + COSINE.sigma(t) ** 2)
+    return float(process.alpha(t) ** 2 * SPREAD**2 + process.sigma(t) ** 2)
 
 
 @pytest.mark.parametrize("process", [COSINE, pr.linear(), pr.rectified_flow()])
@@ -179,7 +206,10 @@ def test_grids_and_steps_say_what_they_cannot_do():
         sp.diffusion_euler_maruyama(COSINE, WHOLE)
     with pytest.raises(ValueError, match=r"churn from 0 \(ODE\) to 1"):
         sp.ddim(COSINE, WHOLE, churn=1.5)
-    with pytest.raises(ValueError, match="from the noise to the data"):
-        sp.ddpm(COSINE, WHOLE[::-1])
+    for make in (sp.ddpm, sp.diffusion_euler_maruyama):
+        with pytest.raises(ValueError, match="from the noise to the data"):
+            make(COSINE, INNER[::-1])
+    with pytest.raises(ValueError, match="churn from 0"):
+        sp.diffusion_euler_maruyama(COSINE, INNER, churn=-0.1)
     with pytest.raises(ValueError, match="at most 401 points"):
         sp.subgrid(WHOLE, np.linspace(1, 0, 500))
