@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from experiments.ship_ladder import machine
+from experiments.machine import machine
 from mlem_jax import unet
 
 FORMS = {

@@ -2,13 +2,25 @@
 
 import io
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+# No image at all, cut short, a lying header, a bomb, a damaged member of a zip.
+BROKEN = (
+    UnidentifiedImageError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    Image.DecompressionBombError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
@@ -41,12 +53,12 @@ def load(path: Path, size: int) -> Pictures:
     if path.suffix == ".npz":
         return Pictures(np.stack([_fit(Image.fromarray(x), size) for x in _array(path)]), ())
     images, skipped = [], []
-    for name, content in _zipped(path) if path.suffix == ".zip" else _folder(path):
+    for name, read in _zipped(path) if path.suffix == ".zip" else _folder(path):
         try:
-            with Image.open(io.BytesIO(content)) as picture:
+            with Image.open(io.BytesIO(read())) as picture:
                 images.append(_fit(picture.convert("RGB"), size))
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-            skipped.append(name)  # Truncated, not an image at all, or a lying header.
+        except BROKEN:
+            skipped.append(name)
     if not images:
         raise ValueError(
             f"expected images ({', '.join(sorted(SUFFIXES))}) in {path}, found none that can be "
@@ -67,17 +79,17 @@ def _array(path: Path) -> np.ndarray:
     return images
 
 
-def _folder(path: Path) -> Iterator[tuple[str, bytes]]:
+def _folder(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     for file in sorted(path.rglob("*")):
-        if file.suffix.lower() in SUFFIXES:
-            yield str(file.relative_to(path)), file.read_bytes()
+        if file.suffix.lower() in SUFFIXES and file.is_file():
+            yield str(file.relative_to(path)), file.read_bytes
 
 
-def _zipped(path: Path) -> Iterator[tuple[str, bytes]]:
+def _zipped(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     with zipfile.ZipFile(path) as archive:
         for name in sorted(archive.namelist()):
             if Path(name).suffix.lower() in SUFFIXES:
-                yield name, archive.read(name)
+                yield name, partial(archive.read, name)
 
 
 def _fit(picture: Image.Image, size: int) -> np.ndarray:

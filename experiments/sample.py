@@ -11,7 +11,7 @@ from rich.progress import track
 
 from experiments import images
 from experiments.ladder import PROCESS, SHIPPED, load
-from mlem_jax.noise import brownian_path, snr_clock
+from mlem_jax.noise import brownian_path, draw_starts, snr_clock
 from mlem_jax.plan import full_plan
 from mlem_jax.solve import solve
 from mlem_jax.steps import ddpm, uniform_grid
@@ -48,9 +48,7 @@ def main(settings: Settings) -> None:
     drawn = []
     for first in track(range(0, settings.images, settings.chunk), "drawing"):
         samples = jnp.arange(first, min(first + settings.chunk, settings.images))
-        x = jax.vmap(
-            lambda sample: jax.random.normal(jax.random.fold_in(start_key, sample), ladder.shape)
-        )(samples)
+        x = draw_starts(start_key, samples, ladder.shape)
         path = brownian_path(path_key, snr_clock(PROCESS, grid), samples=samples)
         drawn.append(np.asarray(solve(ladder.levels, ladder.params, x, steps, plan, path)))
     settings.out.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import platform
 import shutil
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import tyro
 
 from experiments import images
 from experiments.ladder import RUNGS, SHIPPED, Rung, data_level
+from experiments.machine import machine
 from experiments.train_levels import held_out_losses, make_trainer, split
 from mlem_jax import checkpoint
 from mlem_jax.levels import count_flops, measure_costs
@@ -34,6 +34,8 @@ class Settings:
     """Side of the pictures in pixels."""
     held_out: int = 1000
     """As in training."""
+    unfinished: bool = False
+    """Take levels whose training is not done yet."""
     licence: str = "CC0 art of the Nouns project, composed at random from its trait layers"
     """What the model card says of the pictures."""
 
@@ -45,7 +47,12 @@ def main(settings: Settings) -> None:
     numbers = [k for k in range(1, 1 + len(RUNGS)) if (settings.runs / f"level_{k}").exists()]
     rungs = [stored_rung(settings.runs / f"level_{k}") for k in numbers]
     params = tuple(
-        trained(rung, settings.runs / f"level_{k}", held_out.shape[1:])
+        trained(
+            rung,
+            settings.runs / f"level_{k}",
+            held_out.shape[1:],
+            unfinished=settings.unfinished,
+        )
         for k, rung in zip(numbers, rungs, strict=True)
     )
     drifts = [data_level(rung.architecture) for rung in rungs]
@@ -69,8 +76,10 @@ def main(settings: Settings) -> None:
                 "held_out_loss_by_band": [float(loss) for loss in losses.mean(1)],
             }
         )
-        print(rows[-1])
-    shutil.rmtree(settings.out, ignore_errors=True)
+        print(f"level {k}: held-out loss {rows[-1]['held_out_loss']:.4f}, "
+              f"{rows[-1]['milliseconds_per_image']:.3f} ms an image")  # fmt: skip
+    for old in settings.out.glob("level_*"):
+        shutil.rmtree(old)
     for row, own in zip(rows, params, strict=True):
         about = {**row, "shape": list(held_out.shape[1:]), "data": settings.data.name}
         checkpoint.save(settings.out / f"level_{row['level']}", own, about=about)
@@ -98,21 +107,19 @@ def stored_rung(directory: Path) -> Rung:
     )
 
 
-def trained(rung: Rung, directory: Path, shape: tuple[int, ...]) -> Params:
+def trained(rung: Rung, directory: Path, shape: tuple[int, ...], *, unfinished: bool) -> Params:
     """The averaged parameters at the end of training."""
     _, state = make_trainer(rung, shape, seed=0)
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
     with ocp.CheckpointManager(directory.absolute() / "checkpoints") as manager:
         latest = manager.latest_step()
-        if latest != rung.steps:
-            print(f"{directory.name} is not done: step {latest} of {rung.steps}")
-        return manager.restore(latest, args=ocp.args.StandardRestore(like)).average
-
-
-def machine() -> str:
-    """The machine, in words."""
-    device = jax.devices()[0]
-    return f"{device.device_kind}, {platform.machine()}, jax {jax.__version__}"
+        if latest != rung.steps and not unfinished:
+            raise ValueError(
+                f"expected {directory} trained to step {rung.steps}, got {latest}; train on, or "
+                "give --unfinished"
+            )
+        return manager.restore(
+            latest, args=ocp.args.StandardRestore(checkpoint.abstract(state))
+        ).average
 
 
 def written_card(card: dict) -> str:

@@ -24,6 +24,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from experiments import images
 from experiments.ladder import PREDICTION, PROCESS, RUNGS, Rung
+from mlem_jax.checkpoint import abstract
 from mlem_jax.denoise import Trainer, TrainState, denoising_trainer, loss_by_band
 from mlem_jax.levels import linen_drift
 from mlem_jax.types import Params
@@ -102,14 +103,15 @@ def train_level(
     )
     trainer, state = make_trainer(rung, train.shape[1:], settings.seed)
     if (latest := manager.latest_step()) is not None:
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
-        state = cast(TrainState, manager.restore(latest, args=ocp.args.StandardRestore(like)))
+        restored = manager.restore(latest, args=ocp.args.StandardRestore(abstract(state)))
+        state = cast(TrainState, restored)
     key = jax.random.key(settings.seed)
     # The state is given up to the step, so that the parameters are not held twice.
     step = jax.jit(
         lambda state, pictures: trainer.step(state, to_unit(pictures), key), donate_argnums=0
     )
-    log = Log(directory / "log.jsonl", int(state.step))
+    log = directory / "log.jsonl"
+    cut_log(log, int(state.step))
     batches = (
         grain.MapDataset.source(cast(Any, train))
         .seed(settings.seed)
@@ -123,7 +125,7 @@ def train_level(
             state, loss = step(state, batches[number])
             done, now = number + 1, time.monotonic()
             if done % settings.log_every == 0 or done == rung.steps:
-                log.write(step=done, loss=float(loss), rate=advance(done, float(loss)))
+                append(log, step=done, loss=float(loss), rate=advance(done, float(loss)))
             if now - saved > 60 * settings.checkpoint_minutes or now > deadline:
                 manager.save(done, args=ocp.args.StandardSave(state))
                 saved = now
@@ -136,7 +138,7 @@ def train_level(
     manager.wait_until_finished()
     losses = held_out_losses(rung.architecture, state.average, held_out)
     by_band = [round(float(loss), 5) for loss in losses.mean(axis=1)]
-    log.write(step=rung.steps, held_out=round(float(losses.mean()), 5), held_out_by_band=by_band)
+    append(log, step=rung.steps, held_out=round(float(losses.mean()), 5), held_out_by_band=by_band)
     print(f"held-out loss {losses.mean():.4f}, from clean to noisy {by_band}")
     return True
 
@@ -170,7 +172,7 @@ def check_settings(directory: Path, rung: Rung, settings: Settings) -> None:
     file = directory / "settings.json"
     if not file.exists():
         directory.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(expected, indent=1) + "\n")
+        write_whole(file, json.dumps(expected, indent=1) + "\n")
     elif (found := json.loads(file.read_text())) != expected:
         differing = [name for name in expected if found.get(name) != expected[name]]
         raise ValueError(
@@ -180,19 +182,24 @@ def check_settings(directory: Path, rung: Rung, settings: Settings) -> None:
         )
 
 
-class Log:
-    """JSON lines; lines past the step one resumes from are dropped, so no step is told twice."""
+def cut_log(file: Path, step: int) -> None:
+    """Drop the lines of a log past the step one resumes from: those steps are done again."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    write_whole(file, "".join(line + "\n" for line in kept if "held_out" not in json.loads(line)))
 
-    def __init__(self, file: Path, step: int) -> None:
-        lines = file.read_text().splitlines() if file.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        file.write_text("".join(line + "\n" for line in kept))
-        self.file = file
 
-    def write(self, **values: Any) -> None:
-        """Append one line, at once on disk."""
-        with self.file.open("a") as stream:
-            stream.write(json.dumps(values) + "\n")
+def append(file: Path, **values: Any) -> None:
+    """One line of JSON at the end of a log, at once on disk."""
+    with file.open("a") as stream:
+        stream.write(json.dumps(values) + "\n")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write all or nothing: a kill leaves the old file or the new one."""
+    beside = file.with_suffix(".new")
+    beside.write_text(text)
+    beside.replace(file)
 
 
 @contextmanager

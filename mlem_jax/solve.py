@@ -162,8 +162,10 @@ def solve_chunks(
     """
     check_problem(levels, params, x, steps, plan, noise)
     if chunk < 1 or not (noise is None or isinstance(noise, BrownianPath)):
-        raise ValueError(f"expected a positive chunk and a BrownianPath or no noise, got chunk {chunk} and "
-                         f"noise {type(noise).__name__}")  # fmt: skip
+        raise ValueError(
+            f"expected a positive chunk and a path or no noise, got chunk {chunk} and "
+            f"{type(noise).__name__}"
+        )
     return _solve_chunks(_costless(levels), params, x, steps, plan, noise, chunk)
 
 

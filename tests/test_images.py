@@ -26,6 +26,7 @@ def folder(tmp_path):
     picture(20, 12, 1).save(tmp_path / "deep" / "b.png")
     picture(9, 16, 2).convert("L").save(tmp_path / "c.jpg")
     (tmp_path / "broken.png").write_bytes(png(picture(8, 8))[:60])
+    (tmp_path / "folder.png").mkdir()
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "text.jpg").write_text("no picture either")
     return tmp_path
@@ -46,6 +47,19 @@ def test_a_zip_gives_what_its_folder_gives(folder, tmp_path_factory):
             archive.write(path, str(path.relative_to(folder)))
     np.testing.assert_array_equal(images.load(file, 8).images, images.load(folder, 8).images)
     assert images.load(file, 8).skipped == images.load(folder, 8).skipped
+
+
+def test_a_damaged_member_of_a_zip_is_skipped_and_named(tmp_path):
+    file = tmp_path / "pictures.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("a.png", png(picture(8, 8)))
+        archive.writestr("b.png", png(picture(8, 8, 1)))
+    whole = bytearray(file.read_bytes())
+    whole[whole.index(png(picture(8, 8, 1))) + 40] ^= 255
+    file.write_bytes(whole)
+    found = images.load(file, 8)
+    assert found.skipped == ("b.png",)
+    assert len(found.images) == 1
 
 
 def test_pictures_are_cropped_to_their_central_square(tmp_path):
