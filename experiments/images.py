@@ -88,7 +88,7 @@ def _folder(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
 def _zipped(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     with zipfile.ZipFile(path) as archive:
         for name in sorted(archive.namelist()):
-            if Path(name).suffix.lower() in SUFFIXES:
+            if Path(name).suffix.lower() in SUFFIXES and not name.endswith("/"):
                 yield name, partial(archive.read, name)
 
 

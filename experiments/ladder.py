@@ -1,10 +1,12 @@
 """The ladder the experiments share: which networks, how long each is trained, where they lie."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mlem_jax import checkpoint, process
 from mlem_jax.levels import Levels, data_drift, linen_drift
@@ -47,11 +49,13 @@ class Ladder(NamedTuple):
     Attributes:
         levels: predictions of the data, clipped to [-1, 1], with the costs stored beside them.
         params: one pytree a level.
+        losses: held-out, one a level.
         shape: of one picture.
     """
 
     levels: Levels
     params: tuple[Params, ...]
+    losses: tuple[float, ...]
     shape: tuple[int, int, int]
 
 
@@ -68,7 +72,7 @@ def load(directory: Path = SHIPPED, chosen: tuple[int, ...] = ()) -> Ladder:
     numbers = chosen or tuple(range(1, 1 + len(list(directory.glob("level_*")))))
     if not numbers:
         raise FileNotFoundError(f"expected checkpoints level_1, level_2, ... in {directory}")
-    drifts, params, costs, shape = [], [], [], (0, 0, 0)
+    drifts, params, costs, losses, shape = [], [], [], [], (0, 0, 0)
     for number in numbers:
         about = checkpoint.read_about(directory / f"level_{number}")
         architecture, shape = Architecture(**about["architecture"]), tuple(about["shape"])
@@ -81,7 +85,22 @@ def load(directory: Path = SHIPPED, chosen: tuple[int, ...] = ()) -> Ladder:
         params.append(checkpoint.restore(directory / f"level_{number}", like))
         drifts.append(data_level(architecture))
         costs.append(about["milliseconds_per_image"])
-    return Ladder(Levels(tuple(drifts), tuple(costs)), tuple(params), shape)
+        losses.append(about["held_out_loss"])
+    return Ladder(Levels(tuple(drifts), tuple(costs)), tuple(params), tuple(losses), shape)
+
+
+def measured_gamma(costs: Sequence[float], losses: Sequence[float]) -> float:
+    """Fit of error ~ cost^(-1/gamma), error^2 = loss - the top level's loss.
+
+    The denoising loss of a network is its squared distance to the best denoiser plus a floor that
+    no network goes below; the top level's loss stands for the floor. 2, which makes the gates
+    C/T_k, where there are not two errors to fit a line to.
+    """
+    errors = np.sqrt(np.maximum(np.array(losses[:-1]) - losses[-1], 1e-12))
+    if len(errors) < 2 or costs[0] == costs[-2]:
+        return 2.0
+    rate = -np.polyfit(np.log(costs[:-1]), np.log(errors), 1)[0]
+    return float(1 / max(rate, 1e-3))
 
 
 def data_level(architecture: Architecture) -> Drift:

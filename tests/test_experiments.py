@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from experiments import ladder, quickstart, train_levels
-from mlem_jax import checkpoint
+from mlem_jax import checkpoint, plan, steps
 from mlem_jax.unet import Architecture, UNet, default_depthwise
 
 ROOT = os.path.dirname(os.path.dirname(__file__))
@@ -113,7 +113,7 @@ def small_ladder(tmp_path):
             lambda leaf, rng=rng: (rng.normal(size=leaf.shape) / 9).astype(np.float32), shapes
         )
         about = {"architecture": architecture._asdict(), "shape": [8, 8, 3],
-                 "milliseconds_per_image": float(level)}  # fmt: skip
+                 "milliseconds_per_image": float(level), "held_out_loss": 1 / level}  # fmt: skip
         checkpoint.save(tmp_path / "ladder" / f"level_{level}", params, about=about)
     return tmp_path / "ladder"
 
@@ -122,16 +122,16 @@ def test_the_quickstart_compares_every_method_along_one_path(small_ladder, tmp_p
     with jax.enable_x64(False):
         quickstart.main(
             quickstart.Settings(
-                ladder=small_ladder, images=2, reference_steps=220, base_steps=20,
+                ladder=small_ladder, images=2, reference_steps=210, base_steps=20,
                 budgets=(11.0, 12.0, 13.0), out=tmp_path / "results",
             )
         )  # fmt: skip
     printed = capsys.readouterr().out
-    assert "multilevel, budget 12" in printed
+    assert "ML-EM, budget 12" in printed
     result = json.loads((tmp_path / "results" / "quickstart.json").read_text())
     rows = {row["method"]: row for row in result["rows"]}
     assert rows["top level, reference"]["mse"] == 0
-    assert rows["top level, reference"]["evaluations"] == [0, 220]
+    assert rows["top level, reference"]["evaluations"] == [0, 210]
     assert rows["level 1, 20 steps"]["evaluations"] == [20, 0]
     errors = [rows[f"top level, {count} steps, uniform"]["mse"] for count in (10, 50, 200)]
     assert errors[0] > errors[1] > errors[2] > 0
@@ -139,6 +139,30 @@ def test_the_quickstart_compares_every_method_along_one_path(small_ladder, tmp_p
         cost = np.dot(row["evaluations"], result["costs"])
         assert row["cost"] == pytest.approx(cost, rel=1e-5)
     assert (tmp_path / "results" / "quickstart.png").stat().st_size > 10_000
+
+
+def test_every_rival_and_every_multilevel_plan_spends_its_budget():
+    costs, budgets = (0.02, 0.1, 1.0), (12.0, 30.0)
+    base = steps.uniform_grid(1.0, 0.0, 100)
+    switches = [m for m in quickstart.rivals(budgets, costs, base) if "switch" in m.group]
+    assert len(switches) == 4
+    for method in switches:
+        cost = float(plan.price(method.plan, costs).costs.sum())
+        assert cost == pytest.approx(float(method.group.split()[-1]), abs=1.0)
+    for method in quickstart.multilevel(budgets, costs, 2.0, base, jax.random.key(0)):
+        cost = float(plan.price(method.plan, costs).costs.sum())
+        wanted = float(method.name.split(", ")[1].split()[-1])
+        if "midpoint" in method.name:
+            assert cost == pytest.approx(wanted, rel=0.1)
+        else:
+            assert method.expected_cost == pytest.approx(wanted, rel=1e-6)
+
+
+def test_gamma_is_the_slope_of_cost_against_error():
+    costs = np.array([1.0, 4.0, 16.0, 64.0])
+    errors = costs ** (-1 / 2.5)
+    losses = np.append(0.1 + errors[:-1] ** 2, 0.1)
+    assert ladder.measured_gamma(tuple(costs), tuple(losses)) == pytest.approx(2.5, rel=1e-6)
 
 
 def test_a_folder_without_levels_is_said_to_have_none(tmp_path):
