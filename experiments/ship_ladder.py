@@ -11,13 +11,16 @@ import orbax.checkpoint as ocp
 import tyro
 
 from experiments import images
-from experiments.ladder import RUNGS, SHIPPED, Rung, data_level
+from experiments.ladder import SHIPPED, Rung, data_level
 from experiments.machine import machine
 from experiments.train_levels import held_out_losses, make_trainer, split
 from mlem_jax import checkpoint
 from mlem_jax.levels import count_flops, measure_costs
 from mlem_jax.types import Params
 from mlem_jax.unet import Architecture
+
+BATCH = 16
+"""Pictures in a batch whose time is measured."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,42 +45,16 @@ class Settings:
 
 def main(settings: Settings) -> None:
     """Restore, measure, save, and write the card."""
-    pictures = images.load(settings.data, settings.size).images
-    train, held_out = split(pictures, settings.held_out)
-    numbers = [k for k in range(1, 1 + len(RUNGS)) if (settings.runs / f"level_{k}").exists()]
-    rungs = [stored_rung(settings.runs / f"level_{k}") for k in numbers]
-    params = tuple(
-        trained(
-            rung,
-            settings.runs / f"level_{k}",
-            held_out.shape[1:],
-            unfinished=settings.unfinished,
-        )
-        for k, rung in zip(numbers, rungs, strict=True)
-    )
-    drifts = [data_level(rung.architecture) for rung in rungs]
-    batch = 16
-    x, t = jnp.zeros((batch, *held_out.shape[1:])), jnp.float32(0.5)
-    seconds = measure_costs(drifts, params, x, t)
-    flops = count_flops(drifts, params, x, t)
-    rows = []
-    for k, rung, own, time, work in zip(numbers, rungs, params, seconds, flops, strict=True):
-        losses = held_out_losses(rung.architecture, own, held_out)
-        rows.append(
-            {
-                "level": k,
-                **rung._asdict(),
-                "architecture": rung.architecture._asdict(),
-                "parameters": sum(leaf.size for leaf in jax.tree.leaves(own)),
-                "milliseconds_per_image": 1e3 * time / batch,
-                "megaflops_per_image": work / batch / 1e6,
-                "held_out_loss": float(losses.mean()),
-                "held_out_standard_error": float(losses.mean(0).std() / len(held_out) ** 0.5),
-                "held_out_loss_by_band": [float(loss) for loss in losses.mean(1)],
-            }
-        )
-        print(f"level {k}: held-out loss {rows[-1]['held_out_loss']:.4f}, "
-              f"{rows[-1]['milliseconds_per_image']:.3f} ms an image")  # fmt: skip
+    train, held_out = split(images.load(settings.data, settings.size).images, settings.held_out)
+    folders = sorted(settings.runs.glob("level_*"))
+    if not folders:
+        raise FileNotFoundError(f"expected runs level_1, level_2, ... in {settings.runs}")
+    rungs = [stored_rung(folder) for folder in folders]
+    params = [
+        trained(rung, folder, held_out.shape[1:], unfinished=settings.unfinished)
+        for rung, folder in zip(rungs, folders, strict=True)
+    ]
+    rows = measure(rungs, params, held_out)
     for old in settings.out.glob("level_*"):
         shutil.rmtree(old)
     for row, own in zip(rows, params, strict=True):
@@ -89,11 +66,37 @@ def main(settings: Settings) -> None:
         "training_pictures": len(train),
         "held_out_pictures": len(held_out),
         "machine": machine(),
-        "batch": batch,
+        "batch": BATCH,
         "levels": rows,
     }
     (settings.out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     (settings.out / "README.md").write_text(written_card(card))
+
+
+def measure(rungs: list[Rung], params: list[Params], held_out: np.ndarray) -> list[dict[str, Any]]:
+    """What the card says of each level: its training, size, time, FLOPs and held-out losses."""
+    drifts = [data_level(rung.architecture) for rung in rungs]
+    x, t = jnp.zeros((BATCH, *held_out.shape[1:])), jnp.float32(0.5)
+    seconds = measure_costs(drifts, params, x, t)
+    flops = count_flops(drifts, params, x, t)
+    rows = []
+    for rung, own, time, work in zip(rungs, params, seconds, flops, strict=True):
+        losses = held_out_losses(rung.architecture, own, held_out)
+        row = {
+            "level": len(rows) + 1,
+            **rung._asdict(),
+            "architecture": rung.architecture._asdict(),
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(own)),
+            "milliseconds_per_image": 1e3 * time / BATCH,
+            "megaflops_per_image": work / BATCH / 1e6,
+            "held_out_loss": float(losses.mean()),
+            "held_out_standard_error": float(losses.mean(0).std() / len(held_out) ** 0.5),
+            "held_out_loss_by_band": [float(loss) for loss in losses.mean(1)],
+        }
+        print(f"level {row['level']}: held-out loss {row['held_out_loss']:.4f}, "
+              f"{row['milliseconds_per_image']:.3f} ms an image")  # fmt: skip
+        rows.append(row)
+    return rows
 
 
 def stored_rung(directory: Path) -> Rung:
@@ -122,7 +125,7 @@ def trained(rung: Rung, directory: Path, shape: tuple[int, ...], *, unfinished: 
         ).average
 
 
-def written_card(card: dict) -> str:
+def written_card(card: dict[str, Any]) -> str:
     """The model card in Markdown."""
     lines = [
         "# A ladder of denoisers for 32x32 characters",
