@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from experiments import ladder, quickstart, train_levels
+from experiments import ladder, quickstart, ship_ladder, train_levels
 from mlem_jax import checkpoint, plan, steps
 from mlem_jax.unet import Architecture, UNet, default_depthwise
 
@@ -97,6 +97,26 @@ def test_a_folder_begun_with_other_settings_is_not_gone_on_with(pictures, small_
         train_levels.main(dataclasses.replace(settings, seed=1))
     with pytest.raises(ValueError, match="expected levels from 1 to 2, got 3"):
         train_levels.main(dataclasses.replace(settings, levels=(3,)))
+
+
+def test_a_trained_ladder_is_shipped_with_its_card(pictures, small_rungs, tmp_path):
+    runs, out = tmp_path / "runs", tmp_path / "shipped"
+    with jax.enable_x64(False):
+        train_levels.main(train_levels.Settings(data=pictures, size=8, out=runs, levels=(1, 2)))
+        ship_ladder.main(ship_ladder.Settings(data=pictures, runs=runs, out=out, size=8))
+        found = ladder.load(out)
+    assert found.shape == (8, 8, 3)
+    assert jax.tree.all(
+        jax.tree.map(np.array_equal, found.params[1], final_state(runs, 2)[1]["average"])
+    )
+    card = json.loads((out / "card.json").read_text())
+    assert found.losses == tuple(row["held_out_loss"] for row in card["levels"])
+    assert (out / "README.md").read_text().count("| base ") == 2
+    (runs / "level_2" / "settings.json").write_text(
+        (runs / "level_2" / "settings.json").read_text().replace('"steps": 30', '"steps": 31')
+    )
+    with pytest.raises(ValueError, match="trained to step 31, got 30"):
+        ship_ladder.main(ship_ladder.Settings(data=pictures, runs=runs, out=out, size=8))
 
 
 @pytest.fixture
