@@ -34,11 +34,11 @@ class Rung(NamedTuple):
     learning_rate: float
 
 
-# Cheapest first. The lower three see pixels in squares of 4x4, 2x2 and 2x2; the top sees each.
+# Cheapest first. The lower two see pixels in squares of 4x4 and 2x2, the upper two each pixel.
 RUNGS = (
     Rung(Architecture(base=64, middle=1, bottom=1, scales=2, patch=4), 12_000, 64, 2e-3),
     Rung(Architecture(base=32, middle=1, bottom=1, scales=3, patch=2), 10_000, 64, 2e-3),
-    Rung(Architecture(base=96, middle=1, bottom=1, scales=3, patch=2), 12_000, 32, 1e-3),
+    Rung(Architecture(base=32, middle=1, bottom=1, scales=4, patch=1), 8_000, 32, 1.5e-3),
     Rung(Architecture(base=64, middle=1, bottom=2, scales=4, patch=1), 20_000, 32, 1e-3),
 )
 

@@ -43,9 +43,9 @@ class Settings:
     """Pictures drawn by every method."""
     reference_steps: int = 1000
     """Steps of the fine grid; the reference takes them all with the top level."""
-    base_steps: int = 200
+    base_steps: int = 100
     """Steps of the multilevel plans, the switch and the smaller levels; at most the fine grid's."""
-    budgets: tuple[float, ...] = (20.0, 35.0, 60.0)
+    budgets: tuple[float, ...] = (25.0, 40.0, 60.0)
     """Expected cost of the multilevel plans, in evaluations of the top level."""
     gamma: float | None = None
     """Exponent of cost against error, for the gates p_k = min(1, C T_k^-(1/gamma + 1/2)); default:
@@ -148,7 +148,9 @@ def multilevel(
     """Plans of every budget, with independent and with midpoint draws of the same gates."""
 
     def family(scale: float) -> Logits:
-        return gates.theory_gates(costs, len(base) - 1, scale=scale, gamma=gamma)
+        logits = gates.theory_gates(costs, len(base) - 1, scale=scale, gamma=gamma)
+        # The bottom at every step: where nothing runs, the predicted data would be 0.
+        return logits.at[:, 0].set(jnp.inf)
 
     for number, budget in enumerate(budgets):
         logits = plan.fit_budget(family, costs, budget)
