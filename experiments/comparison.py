@@ -116,7 +116,7 @@ def table(results: list[Result], levels: int) -> Table:
 
 def picture_rows(file: str, results: list[Result], columns: int = 12) -> None:
     """One row of pictures a method, its name, cost and error beside it."""
-    figure, axes = plt.subplots(len(results), 1, figsize=(13, 0.78 * len(results)))
+    figure, axes = plt.subplots(len(results), 1, figsize=(11.2, 0.78 * len(results)))
     for axis, (row, pictures) in zip(axes, results, strict=True):
         strip = images.to_uint8(pictures[:columns])
         axis.imshow(np.concatenate(list(strip), axis=1), interpolation="nearest")
