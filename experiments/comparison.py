@@ -116,7 +116,7 @@ def table(results: list[Result], levels: int) -> Table:
 
 def picture_rows(file: str, results: list[Result], columns: int = 12) -> None:
     """One row of pictures a method, its name, cost and error beside it."""
-    figure, axes = plt.subplots(len(results), 1, figsize=(11.2, 0.78 * len(results)))
+    figure, axes = plt.subplots(len(results), 1, figsize=(9.4, 0.78 * len(results)))
     for axis, (row, pictures) in zip(axes, results, strict=True):
         strip = images.to_uint8(pictures[:columns])
         axis.imshow(np.concatenate(list(strip), axis=1), interpolation="nearest")
@@ -125,6 +125,6 @@ def picture_rows(file: str, results: list[Result], columns: int = 12) -> None:
         axis.set_xticks([])
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
-    figure.tight_layout(pad=0.3)
-    figure.savefig(file, dpi=110)
+    figure.subplots_adjust(left=0, right=1, bottom=0, top=1, hspace=0.06)
+    figure.savefig(file, dpi=110, bbox_inches="tight")  # Makes room for the labels.
     plt.close(figure)
