@@ -112,10 +112,10 @@ def coarse_grids(fine: Grid, count: int) -> dict[str, Grid]:
     """Grids of `count` steps on points of the fine one, with its ends."""
     # The log-SNR is infinite at both ends: it is spread over the range of Karras et al. (sigma
     # from 80 to 0.002) as far as the fine grid has it, and the ends are one step more each.
-    ratio = np.array(process.log_snr(PROCESS, jnp.asarray(fine[1:-1])))
-    first, last = fine[1:-1][np.abs(ratio) <= -2 * np.log(0.002)][[0, -1]]
-    noisy = fine[1:-1][ratio >= -2 * np.log(80.0)][0]
-    inner = steps.log_snr_grid(PROCESS, min(first, noisy), last, count - 2)
+    log_snr = np.array(process.log_snr(PROCESS, jnp.asarray(fine[1:-1])))
+    within = (log_snr >= -2 * np.log(80.0)) & (log_snr <= -2 * np.log(0.002))
+    first, last = fine[1:-1][within][[0, -1]]
+    inner = steps.log_snr_grid(PROCESS, first, last, count - 2)
     return {
         "uniform": steps.subgrid(fine, steps.uniform_grid(fine[0], fine[-1], count)),
         "log-SNR": steps.subgrid(fine, np.concatenate([fine[:1], inner, fine[-1:]])),

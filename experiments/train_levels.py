@@ -185,8 +185,9 @@ def check_settings(directory: Path, rung: Rung, settings: Settings) -> None:
 def cut_log(file: Path, step: int) -> None:
     """Drop the lines of a log past the step one resumes from: those steps are done again."""
     lines = file.read_text().splitlines() if file.exists() else []
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    write_whole(file, "".join(line + "\n" for line in kept if "held_out" not in json.loads(line)))
+    told = [json.loads(line) for line in lines if line.endswith("}")]
+    kept = [values for values in told if values["step"] <= step and "held_out" not in values]
+    write_whole(file, "".join(json.dumps(values) + "\n" for values in kept))
 
 
 def append(file: Path, **values: Any) -> None:

@@ -83,14 +83,18 @@ def test_a_switch_is_its_two_pieces_run_apart():
     np.testing.assert_allclose(x, whole, atol=1e-12)
 
 
+def mean_over_draws(levels, params, steps, logits, noise):
+    return sum(
+        p * solve(levels, params, X, steps, plan.weigh(fires, logits), noise)
+        for p, fires in every_draw(logits)
+    )
+
+
 def test_one_step_is_unbiased():
     logits = gates.table_gates([[1.0, 0.4, 0.3]])
     steps = sp.Steps(*(column[:1] for column in STEPS))
     noise = normals(1, 1, 4, 3)
-    mean = sum(
-        p * solve(LEVELS, PARAMS, X, steps, plan.weigh(fires, logits), noise)
-        for p, fires in every_draw(logits)
-    )
+    mean = mean_over_draws(LEVELS, PARAMS, steps, logits, noise)
     top = solve(LEVELS, PARAMS, X, steps, plan.full_plan(1, 3, 3), noise)
     np.testing.assert_allclose(mean, top, atol=1e-12)
 
@@ -101,10 +105,7 @@ def test_a_linear_drift_is_unbiased_over_all_steps():
     logits = gates.table_gates([[1.0, 0.5, 0.2], [0.9, 0.6, 0.3], [1.0, 0.3, 0.3]])
     grid = sp.uniform_grid(0.0, 0.6, 3)
     steps, noise = sp.euler_maruyama(grid, lambda t: 1 + t), normals(1, 3, 4, 3)
-    mean = sum(
-        p * solve(levels, params, X, steps, plan.weigh(fires, logits), noise)
-        for p, fires in every_draw(logits)
-    )
+    mean = mean_over_draws(levels, params, steps, logits, noise)
     top = solve(levels, params, X, steps, plan.full_plan(3, 3, 3), noise)
     np.testing.assert_allclose(mean, top, atol=1e-12)
 
