@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.progress import track
 
 from experiments.comparison import Method, Result, best_of_groups, picture_rows, run, table
-from experiments.ladder import PROCESS, SHIPPED, load, measured_gamma
+from experiments.ladder import PROCESS, SHIPPED, load, measured_gamma, relative_costs
 from experiments.machine import machine
 from mlem_jax import draws, gates, plan, process, steps
-from mlem_jax.levels import measure_costs
+from mlem_jax.levels import Levels, measure_costs
 from mlem_jax.noise import draw_starts
 from mlem_jax.steps import Grid
 from mlem_jax.types import Key, Logits
@@ -68,10 +68,8 @@ def main(settings: Settings) -> None:
         x = draw_starts(start_key, jnp.arange(settings.images), ladder.shape)
         drifts, costs = ladder.levels
         if settings.measure:
-            costs = measure_costs(drifts, ladder.params, x, jnp.float32(0.5))
-    # In top-level evaluations; a level timed slower than a better one counts as cheap as that.
-    costs = tuple(float(c) for c in np.minimum.accumulate(costs[::-1])[::-1] / costs[-1])
-    ladder = ladder._replace(levels=ladder.levels._replace(costs=costs))
+            costs = relative_costs(measure_costs(drifts, ladder.params, x, jnp.float32(0.5)))
+            ladder = ladder._replace(levels=Levels(drifts, costs))
     gamma = settings.gamma or measured_gamma(costs, ladder.losses)
     console.print(f"one evaluation costs {', '.join(f'{c:.3f}' for c in costs)}; gamma {gamma:.2f}")
 

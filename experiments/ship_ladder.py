@@ -9,13 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import tyro
 
 from experiments import images
-from experiments.ladder import SHIPPED, Rung, data_level
+from experiments.ladder import SHIPPED, Rung, data_level, restore_average
 from experiments.machine import machine
-from experiments.train_levels import held_out_losses, make_trainer, split
+from experiments.train_levels import held_out_losses, split
 from mlem_jax import checkpoint
 from mlem_jax.levels import count_flops, measure_costs
 from mlem_jax.types import Params
@@ -39,8 +38,6 @@ class Settings:
     """Side of the pictures in pixels."""
     held_out: int = 1000
     """As in training."""
-    unfinished: bool = False
-    """Take levels whose training is not done yet."""
     licence: str = "CC0 art of the Nouns project, composed at random from its trait layers"
     """What the model card says of the pictures."""
 
@@ -51,11 +48,9 @@ def main(settings: Settings) -> None:
     folders = sorted(settings.runs.glob("level_*"))
     if not folders:
         raise FileNotFoundError(f"expected runs level_1, level_2, ... in {settings.runs}")
-    rungs = [stored_rung(folder) for folder in folders]
-    params = [
-        trained(rung, folder, held_out.shape[1:], unfinished=settings.unfinished)
-        for rung, folder in zip(rungs, folders, strict=True)
-    ]
+    trained = [restore_average(folder / "average") for folder in folders]
+    rungs = [rung_of(about) for about, _ in trained]
+    params = [averaged for _, averaged in trained]
     rows = measure(rungs, params, held_out)
     for old in settings.out.glob("level_*"):
         shutil.rmtree(old)
@@ -101,30 +96,10 @@ def measure(rungs: list[Rung], params: list[Params], held_out: np.ndarray) -> li
     return rows
 
 
-def stored_rung(directory: Path) -> Rung:
-    """What a run was really begun with."""
-    stored = json.loads((directory / "settings.json").read_text())
-    return Rung(
-        Architecture(**stored["architecture"]),
-        stored["steps"],
-        stored["batch"],
-        stored["learning_rate"],
-    )
-
-
-def trained(rung: Rung, directory: Path, shape: tuple[int, ...], *, unfinished: bool) -> Params:
-    """The averaged parameters at the end of training."""
-    _, state = make_trainer(rung, shape, seed=0)
-    with ocp.CheckpointManager(directory.absolute() / "checkpoints") as manager:
-        latest = manager.latest_step()
-        if latest != rung.steps and not unfinished:
-            raise ValueError(
-                f"expected {directory} trained to step {rung.steps}, got {latest}; train on, or "
-                "give --unfinished"
-            )
-        return manager.restore(
-            latest, args=ocp.args.StandardRestore(checkpoint.abstract(state))
-        ).average
+def rung_of(about: dict[str, Any]) -> Rung:
+    """What a level was really trained with."""
+    fields = {name: about.get(name) for name in Rung._fields}
+    return Rung(**{**fields, "architecture": Architecture(**about["architecture"])})
 
 
 def written_card(card: dict[str, Any]) -> str:

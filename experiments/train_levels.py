@@ -6,10 +6,10 @@ the step alone.
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,10 +22,10 @@ import orbax.checkpoint as ocp
 import tyro
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from experiments import images
-from experiments.ladder import PREDICTION, PROCESS, RUNGS, Rung
-from mlem_jax.checkpoint import abstract
-from mlem_jax.denoise import Trainer, TrainState, denoising_trainer, loss_by_band
+from experiments import images, runs
+from experiments.ladder import PREDICTION, PROCESS, RUNGS, Rung, restore_average
+from mlem_jax import checkpoint
+from mlem_jax.denoise import Teacher, Trainer, TrainState, denoising_trainer, loss_by_band
 from mlem_jax.levels import linen_drift
 from mlem_jax.types import Params
 from mlem_jax.unet import Architecture, UNet, default_depthwise, depthwise_trained
@@ -68,6 +68,8 @@ def main(settings: Settings) -> None:
     for level in settings.levels:
         if not 1 <= level <= len(RUNGS):
             raise ValueError(f"expected levels from 1 to {len(RUNGS)}, got {level}")
+    # Teachers before those that follow them.
+    for level in sorted(settings.levels, key=lambda level: RUNGS[level - 1].teacher is not None):
         rung = RUNGS[level - 1]
         rung = rung._replace(steps=settings.steps or rung.steps)
         directory = settings.out / f"level_{level}"
@@ -97,13 +99,16 @@ def train_level(
     deadline: float,
 ) -> bool:
     """Train one level from its last checkpoint; False if the deadline came first."""
-    check_settings(directory, rung, settings)
+    runs.check_settings(directory, determining(rung, settings))
     manager = ocp.CheckpointManager(
         directory.absolute() / "checkpoints", options=ocp.CheckpointManagerOptions(max_to_keep=2)
     )
-    trainer, state = make_trainer(rung, train.shape[1:], settings.seed)
+    teacher = None if rung.teacher is None else trained(settings.out / f"level_{rung.teacher}")
+    trainer, state = make_trainer(rung, train.shape[1:], settings.seed, teacher)
     if (latest := manager.latest_step()) is not None:
-        restored = manager.restore(latest, args=ocp.args.StandardRestore(abstract(state)))
+        restored = manager.restore(
+            latest, args=ocp.args.StandardRestore(checkpoint.abstract(state))
+        )
         state = cast(TrainState, restored)
     key = jax.random.key(settings.seed)
     # The state is given up to the step, so that the parameters are not held twice.
@@ -111,7 +116,7 @@ def train_level(
         lambda state, pictures: trainer.step(state, to_unit(pictures), key), donate_argnums=0
     )
     log = directory / "log.jsonl"
-    cut_log(log, int(state.step))
+    runs.cut_log(log, int(state.step))
     batches = (
         grain.MapDataset.source(cast(Any, train))
         .seed(settings.seed)
@@ -125,7 +130,7 @@ def train_level(
             state, loss = step(state, batches[number])
             done, now = number + 1, time.monotonic()
             if done % settings.log_every == 0 or done == rung.steps:
-                append(log, step=done, loss=float(loss), rate=advance(done, float(loss)))
+                runs.append(log, step=done, loss=float(loss), rate=advance(done, float(loss)))
             if now - saved > 60 * settings.checkpoint_minutes or now > deadline:
                 manager.save(done, args=ocp.args.StandardSave(state))
                 saved = now
@@ -136,14 +141,31 @@ def train_level(
     if manager.latest_step() != rung.steps:
         manager.save(rung.steps, args=ocp.args.StandardSave(state))
     manager.wait_until_finished()
+    about = {**determining(rung, settings), "shape": list(train.shape[1:])}
+    checkpoint.save(directory / "average", state.average, about=about)
     losses = held_out_losses(rung.architecture, state.average, held_out)
     by_band = [round(float(loss), 5) for loss in losses.mean(axis=1)]
-    append(log, step=rung.steps, held_out=round(float(losses.mean()), 5), held_out_by_band=by_band)
+    runs.append(
+        log, step=rung.steps, held_out=round(float(losses.mean()), 5), held_out_by_band=by_band
+    )
     print(f"held-out loss {losses.mean():.4f}, from clean to noisy {by_band}")
     return True
 
 
-def make_trainer(rung: Rung, shape: tuple[int, ...], seed: int) -> tuple[Trainer, TrainState]:
+def trained(directory: Path) -> Teacher:
+    """A level at the end of its training, to be followed.
+
+    Raises:
+        FileNotFoundError: if it is not there yet.
+    """
+    about, params = restore_average(directory / "average")
+    network = linen_drift(UNet(Architecture(**about["architecture"]), default_depthwise()))
+    return partial(network, params)
+
+
+def make_trainer(
+    rung: Rung, shape: tuple[int, ...], seed: int, teacher: Teacher | None
+) -> tuple[Trainer, TrainState]:
     """The trainer of one network and its state before the first step."""
     on_cpu = jax.default_backend() == "cpu"
     network = UNet(rung.architecture, depthwise_trained if on_cpu else default_depthwise())
@@ -152,16 +174,17 @@ def make_trainer(rung: Rung, shape: tuple[int, ...], seed: int) -> tuple[Trainer
         0.0, rung.learning_rate, warm_up, rung.steps, end_value=rung.learning_rate / 100
     )
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
-    trainer = denoising_trainer(PROCESS, PREDICTION, linen_drift(network), optimiser)
+    level = linen_drift(network)
+    trainer = denoising_trainer(PROCESS, PREDICTION, level, optimiser, teacher=teacher)
     params = jax.jit(network.init)(
         jax.random.key(seed), jnp.zeros((1, *shape), jnp.float32), jnp.zeros(1)
     )
     return trainer, trainer.init(params)
 
 
-def check_settings(directory: Path, rung: Rung, settings: Settings) -> None:
-    """Write what determines the result beside the log, or compare it with what stands there."""
-    expected = {
+def determining(rung: Rung, settings: Settings) -> dict[str, Any]:
+    """All that the trained parameters depend on."""
+    return {
         **rung._asdict(),
         "architecture": rung.architecture._asdict(),
         "data": settings.data.name,
@@ -169,38 +192,6 @@ def check_settings(directory: Path, rung: Rung, settings: Settings) -> None:
         "held_out": settings.held_out,
         "seed": settings.seed,
     }
-    file = directory / "settings.json"
-    if not file.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps(expected, indent=1) + "\n")
-    elif (found := json.loads(file.read_text())) != expected:
-        differing = [name for name in expected if found.get(name) != expected[name]]
-        raise ValueError(
-            f"{directory} was begun with other settings: "
-            + ", ".join(f"{name} {found.get(name)}, now {expected[name]}" for name in differing)
-            + "; give the old settings to go on, or another --out to start anew"
-        )
-
-
-def cut_log(file: Path, step: int) -> None:
-    """Drop the lines of a log past the step one resumes from: those steps are done again."""
-    lines = file.read_text().splitlines() if file.exists() else []
-    told = [json.loads(line) for line in lines if line.endswith("}")]
-    kept = [values for values in told if values["step"] <= step and "held_out" not in values]
-    write_whole(file, "".join(json.dumps(values) + "\n" for values in kept))
-
-
-def append(file: Path, **values: Any) -> None:
-    """One line of JSON at the end of a log, at once on disk."""
-    with file.open("a") as stream:
-        stream.write(json.dumps(values) + "\n")
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write all or nothing: a kill leaves the old file or the new one."""
-    beside = file.with_suffix(".new")
-    beside.write_text(text)
-    beside.replace(file)
 
 
 @contextmanager

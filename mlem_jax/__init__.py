@@ -6,14 +6,23 @@ cost. Gates become a plan, a process becomes steps, and `solve` runs the one alo
     logits = inverse_cost_gates(levels.costs, 200, scale=scale)
     plan = draw_plan(midpoint, logits, None)
     x = solve(levels, params, x, ddpm(process, grid), plan, path)
+
+Gates are learned with `mlem_jax.learn` (which needs optax), networks trained with
+`mlem_jax.denoise` and built with `mlem_jax.unet` (which needs flax), and both are kept by
+`mlem_jax.checkpoint` (which needs orbax); these are imported by name.
 """
 
 from mlem_jax.draws import Draw, independent, midpoint, systematic
+from mlem_jax.evaluate import Batch, Best, best_of, couple, judge
 from mlem_jax.faults import solve_checked
 from mlem_jax.gates import (
+    Gates,
     constant_gates,
     inverse_cost_gates,
+    log_linear_gates,
+    piecewise_linear_gates,
     probabilities,
+    shift_gates,
     table_gates,
     theory_gates,
 )
@@ -83,10 +92,13 @@ from mlem_jax.steps import (
 from mlem_jax.types import Drift
 
 __all__ = [
+    "Batch",
+    "Best",
     "BrownianPath",
     "Conditional",
     "Draw",
     "Drift",
+    "Gates",
     "Guided",
     "Levels",
     "Plan",
@@ -95,12 +107,14 @@ __all__ = [
     "StepInputs",
     "Steps",
     "Trajectory",
+    "best_of",
     "brownian_path",
     "conditional",
     "constant_gates",
     "convert",
     "cosine",
     "count_flops",
+    "couple",
     "data_drift",
     "ddim",
     "ddpm",
@@ -117,10 +131,12 @@ __all__ = [
     "hand_plan",
     "independent",
     "inverse_cost_gates",
+    "judge",
     "karras_grid",
     "linear",
     "linen_drift",
     "load_plan",
+    "log_linear_gates",
     "log_snr",
     "log_snr_grid",
     "measure_costs",
@@ -128,6 +144,7 @@ __all__ = [
     "mlem_step",
     "nnx_drift",
     "perturb",
+    "piecewise_linear_gates",
     "predict_data",
     "predict_noise",
     "predict_score",
@@ -137,6 +154,7 @@ __all__ = [
     "probabilities",
     "rectified_flow",
     "save_plan",
+    "shift_gates",
     "snr_clock",
     "solve",
     "solve_checked",

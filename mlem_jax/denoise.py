@@ -19,6 +19,8 @@ from mlem_jax.types import Key, Params
 Images = Float[Array, "batch height width channels"]
 Network = Callable[[Params, Images, Float[Array, " batch"]], Images]
 """A drift that takes one time for each image."""
+Teacher = Callable[[Images, Float[Array, " batch"]], Images]
+"""A trained network with its parameters, to be followed by a cheaper one."""
 
 
 class TrainState(NamedTuple):
@@ -62,17 +64,23 @@ def denoising_loss(
     images: Images,
     t: Float[Array, " batch"],
     noise: Images,
+    teacher: Teacher | None = None,
 ) -> Float[Array, " batch"]:
     """Mean over the image of (factor (network(alpha x_0 + sigma eps, t) - target))^2, for each.
 
     The factor is the prediction's own (see `process.Row`): 1 for data, noise and v; sigma for the
-    score, whose loss is so the usual weighted one, finite at t = 0.
+    score, whose loss is so the usual weighted one, finite at t = 0. The target is what images and
+    noise say, or what the teacher says of their mixture; then the loss is the squared distance to
+    the teacher, on which the variance of the multilevel sum hangs.
     """
     at = t[:, None, None, None]
     row = prediction(process, at)
-    target = row.of_data * images + row.of_noise * noise
-    said = network(params, perturb(process, images, noise, at), t)
-    return jnp.mean((row.factor * said - target) ** 2, axis=(1, 2, 3))
+    x = perturb(process, images, noise, at)
+    if teacher is None:
+        target = row.of_data * images + row.of_noise * noise
+    else:
+        target = row.factor * teacher(x, t)
+    return jnp.mean((row.factor * network(params, x, t) - target) ** 2, axis=(1, 2, 3))
 
 
 def denoising_trainer(
@@ -81,6 +89,7 @@ def denoising_trainer(
     network: Network,
     optimiser: optax.GradientTransformation,
     *,
+    teacher: Teacher | None = None,
     decay: float = 0.999,
 ) -> Trainer:
     """Params <- optimiser(grad E loss);  average <- d average + (1 - d) params.
@@ -90,6 +99,7 @@ def denoising_trainer(
         prediction: what the network predicts.
         network: `(params, images, t) -> images`; differentiated in reverse mode.
         optimiser: any Optax optimiser.
+        teacher: followed instead of the data, if given.
         decay: of the average; smaller in the first steps, min(decay, (1 + n) / (10 + n)), so that
             the initial parameters are soon forgotten.
     """
@@ -105,7 +115,8 @@ def denoising_trainer(
         noise = jax.random.normal(noise_key, images.shape, images.dtype)
 
         def objective(params: Params) -> Float[Array, ""]:
-            return denoising_loss(process, prediction, network, params, images, t, noise).mean()
+            losses = denoising_loss(process, prediction, network, params, images, t, noise, teacher)
+            return losses.mean()
 
         loss, gradient = jax.value_and_grad(objective)(state.params)
         updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)

@@ -3,17 +3,48 @@
 Difference k is F^k - F^{k-1}, with F^0 = 0; its gate is open with probability p[n, k]. Gates are
 handed on as logits l = log p - log(1 - p) [steps, levels], never as probabilities: 1/p = 1 + e^-l
 keeps its precision at both ends, and a certain gate is l = +inf. Nothing here knows a state.
+
+Fixed gates are a table at once. `Gates` are a family with parameters, to be learned; at any values
+of them they are such a table as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
 from mlem_jax.levels import check_costs
-from mlem_jax.types import Logits, Probabilities
+from mlem_jax.types import Logits, PerStep, Probabilities
+
+
+class Gates(NamedTuple):
+    """A family of gates over time: a pair of pure functions, as in Optax.
+
+    Attributes:
+        init: `() -> parameters`, a pytree of arrays.
+        logits: `(parameters, t[steps]) -> logits [steps, levels]`, differentiable in the
+            parameters; columns of gates that are certain are +inf.
+    """
+
+    init: Callable[[], Any]
+    logits: Callable[[Any, PerStep], Logits]
+
+
+class LogLinear(NamedTuple):
+    """Parameters of `log_linear_gates`, one of each for every gate that is not certain.
+
+    Attributes:
+        slope: alpha, of the logit against log(t + delta).
+        offset: beta, the logit at t + delta = 1.
+    """
+
+    slope: Float[Array, " free"]
+    offset: Float[Array, " free"]
 
 
 def table_gates(probabilities: ArrayLike) -> Logits:
@@ -59,6 +90,73 @@ def theory_gates(costs: Sequence[float], steps: int, *, scale: float, gamma: flo
     return _power_gates(costs, scale, 1 / gamma + 0.5, steps)
 
 
+def log_linear_gates(start: Sequence[float], *, delta: float = 0.1) -> Gates:
+    """p_k(t) = sigmoid(alpha_k log(t + delta) + beta_k) (arXiv:2603.24594, section 3).
+
+    Args:
+        start: probability of each level at the beginning, the same at all times; a level that
+            starts at 1 is certain and stays so.
+        delta: keeps the logarithm finite at t = 0, the data.
+
+    Raises:
+        ValueError: if a probability is outside (0, 1], if no level is left to learn, or (from
+            `logits`) if a time is not above -delta.
+    """
+    free, begin = _free_gates(start)
+
+    def init() -> LogLinear:
+        return LogLinear(jnp.zeros_like(begin), jnp.asarray(begin))
+
+    def logits(params: LogLinear, t: PerStep) -> Logits:
+        if not isinstance(t, Tracer) and not np.all(np.asarray(t) > -delta):
+            raise ValueError(
+                f"expected times above -delta = {-delta}, got {np.min(np.asarray(t))}; learn the "
+                "gates over a time that runs from 0, at the data"
+            )
+        feature = jnp.log(jnp.asarray(t, params.offset.dtype) + delta)[:, None]
+        return _with_certain(free, params.slope * feature + params.offset)
+
+    return Gates(init, logits)
+
+
+def piecewise_linear_gates(start: Sequence[float], knots: Sequence[float]) -> Gates:
+    """l_k(t) linear between its values at the knots, constant beyond the first and the last.
+
+    The parameters are the logits [knots, free] at the knots.
+
+    Args:
+        start: as for `log_linear_gates`.
+        knots: times, rising, at least two.
+
+    Raises:
+        ValueError: as `log_linear_gates`, and if the knots are not such times.
+    """
+    free, begin = _free_gates(start)
+    places = np.asarray(knots, np.float64)
+    if places.ndim != 1 or len(places) < 2 or not (np.diff(places) > 0).all():
+        raise ValueError(f"expected at least two knots, rising, got {tuple(knots)}")
+
+    def init() -> Float[Array, "knots free"]:
+        return jnp.tile(begin, (len(places), 1))
+
+    def logits(params: Float[Array, "knots free"], t: PerStep) -> Logits:
+        at = jnp.asarray(places, params.dtype)
+        along = jax.vmap(lambda own: jnp.interp(jnp.asarray(t, params.dtype), at, own), 1, 1)
+        return _with_certain(free, along(params))
+
+    return Gates(init, logits)
+
+
+def shift_gates(logits: Logits, amount: float) -> Logits:
+    """l + amount: the same shape in time, dearer and better with a rising amount.
+
+    The constant of arXiv:2603.24594, section 3, that traces error against cost from one learned
+    shape, for gates of any family; certain gates stay certain. With `plan.fit_budget`,
+    `lambda scale: shift_gates(logits, math.log(scale))` is the family of all shifts.
+    """
+    return logits + amount
+
+
 def probabilities(logits: Logits) -> Probabilities:
     """p = 1 / (1 + e^-l)."""
     return jax.nn.sigmoid(logits)
@@ -68,3 +166,19 @@ def _power_gates(costs: Sequence[float], scale: float, exponent: float, steps: i
     check_costs(costs)
     rates = scale * np.asarray(costs, np.float64) ** -exponent
     return table_gates(np.tile(np.minimum(1.0, rates), (steps, 1)))
+
+
+def _free_gates(start: Sequence[float]) -> tuple[np.ndarray, Float[Array, " free"]]:
+    """Which gates are to be learned, and their logits at the start."""
+    logits = table_gates(np.asarray(start, np.float64)[None])[0]
+    free = np.isfinite(np.asarray(logits))
+    if not free.any():
+        raise ValueError(
+            f"expected a level to learn, one that starts below 1, got probabilities {tuple(start)}"
+        )
+    return free, logits[free]
+
+
+def _with_certain(free: np.ndarray, columns: Float[Array, "steps free"]) -> Logits:
+    table = jnp.full((len(columns), len(free)), jnp.inf, columns.dtype)
+    return table.at[:, np.flatnonzero(free)].set(columns)

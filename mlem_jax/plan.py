@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from mlem_jax.draws import Draw
 from mlem_jax.gates import probabilities
 from mlem_jax.levels import check_costs
-from mlem_jax.types import Fires, Key, Logits, PerLevel, Weights
+from mlem_jax.types import Fires, Key, Logits, PerLevel, Probabilities, Weights
 
 
 class Plan(NamedTuple):
@@ -116,19 +116,28 @@ def price(plan: Plan, costs: Sequence[float]) -> Price:
     return Price(evaluations, evaluations * jnp.asarray(costs))
 
 
+def expected_needs(logits: Logits) -> Probabilities:
+    """P(B_k or B_{k+1}) = p_k + p_{k+1} - p_k p_{k+1}: E of the `needed` of `weigh`.
+
+    For draws whose levels are independent of each other. A level that two differences need is
+    counted once. Differentiable, so this is what learning pays for.
+    """
+    open_ = probabilities(logits)
+    above = _next_level(open_)
+    return open_ + above - open_ * above
+
+
 def expected_price(logits: Logits, costs: Sequence[float]) -> Price:
     """E of `price` over `draw_plan`, for draws whose levels are independent of each other.
 
-    Level k runs at a step iff gate k or k + 1 is open, and the two do not cancel: two open gates
-    with the same probability give weight 0.
+    The `expected_needs`, less what `drop_idle` saves: two open gates with the same probability
+    cancel.
     """
     _check_costs(logits.shape, costs)
     open_ = probabilities(logits)
-    above = _next_level(open_)
-    idle = jnp.where(jnp.concatenate([logits[:, :-1] == logits[:, 1:],
-                                      jnp.zeros((len(logits), 1), bool)], axis=1),
-                     open_ * above, 0)  # fmt: skip
-    evaluations = (open_ + above - open_ * above - idle).sum(axis=0)
+    cancel = jnp.zeros_like(logits, bool).at[:, :-1].set(logits[:, :-1] == logits[:, 1:])
+    idle = jnp.where(cancel, open_ * _next_level(open_), 0)
+    evaluations = (expected_needs(logits) - idle).sum(axis=0)
     return Price(evaluations, evaluations * jnp.asarray(costs))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "mlem_jax"
 ORDER = ("types", "process", "steps", "noise", "levels", "gates", "draws", "plan", "problem",
-         "solve", "faults")  # fmt: skip
+         "solve", "faults", "gradients", "evaluate", "learn")  # fmt: skip
 LEAVES = {"unet": set(), "denoise": {"types", "process"}, "checkpoint": {"types"}}
 
 

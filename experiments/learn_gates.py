@@ -1,0 +1,237 @@
+"""When should which level run? Learns p_k(t) on a trained ladder, for DDPM and for DDIM.
+
+As in the paper (arXiv:2603.24594, section 4): score function for the Bernoullis, one forward
+gradient for the weights, no backpropagation. Each step draws new starts, takes the top level along
+the same paths as reference, and lets every group of pictures draw its own gates. Killed at any
+moment, the same command goes on where it was. Writes the gates and results/learned_gates.json and
+.png.
+"""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import tyro
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from experiments import runs
+from experiments.ladder import PROCESS, SHIPPED, Ladder, load, measured_gamma
+from experiments.machine import machine
+from experiments.samplers import SAMPLERS, path_of
+from mlem_jax import checkpoint, gates, plan, steps
+from mlem_jax.evaluate import Batch, couple
+from mlem_jax.gates import Gates
+from mlem_jax.learn import LearnInfo, LearnState, gate_learner
+from mlem_jax.noise import draw_starts
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Learn gates on a trained ladder."""
+
+    ladder: Path = SHIPPED
+    """Folder of trained levels."""
+    levels: tuple[int, ...] = ()
+    """Which of them to use, 1 the cheapest; default: all."""
+    samplers: tuple[Literal["ddpm", "ddim"], ...] = ("ddpm", "ddim")
+    """What draws the pictures; each has gates of its own."""
+    steps: int = 50
+    """Steps of learning."""
+    batch: int = 96
+    """Pictures a step; the paper takes 300."""
+    group: int = 4
+    """Pictures that share a draw of the gates: 1 in the paper, more where a device wants it."""
+    penalty: float = 5e-4
+    """lambda: square error (mean over pixels) worth one evaluation of the top level."""
+    base_steps: int = 100
+    """Steps of the sampler."""
+    start_budget: float = 60.0
+    """Expected cost of the gates one begins with, in evaluations of the top level; their shape is
+    that of theory, p_k = min(1, C T_k^-(1/gamma + 1/2))."""
+    learning_rate: float = 0.15
+    """Of Adam, at the beginning; it falls to 0 like a cosine."""
+    tangents: int = 1
+    """Directions of the forward gradient a group."""
+    seed: int = 0
+    """Of the starts, the paths, the gates and the directions."""
+    runs: Path = Path("runs/gates")
+    """Checkpoints and logs, one folder a sampler. Give the same folder to resume."""
+    out: Path = Path("results")
+    """Where learned_gates.json, learned_gates.png and the gates themselves go."""
+
+
+def main(settings: Settings) -> None:
+    """Learn for every sampler, then write gates, figures and picture."""
+    ladder = load(settings.ladder, settings.levels)
+    learned = {name: learn(name, ladder, settings) for name in settings.samplers}
+    times = np.linspace(0.0, PROCESS.end, 101)
+    family = starting_gates(ladder, settings.base_steps, settings.start_budget)
+    tables = {
+        name: np.asarray(gates.probabilities(family.logits(state.params, jnp.asarray(times))))
+        for name, state in learned.items()
+    }
+    result = {
+        "machine": machine(),
+        "settings": {key: str(value) if isinstance(value, Path) else value
+                     for key, value in determining(settings).items()},
+        "costs": ladder.levels.costs,
+        "start": start_of(ladder, settings.base_steps, settings.start_budget),
+        "t": times.tolist(),
+        "samplers": {
+            name: {
+                "slope": np.asarray(state.params.slope).tolist(),
+                "offset": np.asarray(state.params.offset).tolist(),
+                "probabilities": tables[name].tolist(),
+                "log": [json.loads(line) for line in
+                        (settings.runs / name / "log.jsonl").read_text().splitlines()],
+            }
+            for name, state in learned.items()
+        },
+    }  # fmt: skip
+    settings.out.mkdir(parents=True, exist_ok=True)
+    for name, state in learned.items():
+        about = {"start": result["start"], "settings": result["settings"], "sampler": name}
+        checkpoint.save(settings.out / "learned_gates" / name, state.params, about=about)
+    (settings.out / "learned_gates.json").write_text(json.dumps(result) + "\n")
+    draw_gates(str(settings.out / "learned_gates.png"), times, tables, result["start"])
+    print(f"wrote {settings.out}/learned_gates.json, .png, and the gates in learned_gates/")
+
+
+def start_of(ladder: Ladder, count: int, budget: float) -> list[float]:
+    """Probabilities of theory for a budget, the same at all times; the bottom level is certain.
+
+    With the predicted data as F, a step at which nothing runs would predict the picture 0.
+    """
+    costs = ladder.levels.costs
+    gamma = measured_gamma(costs, ladder.losses)
+    logits = plan.fit_budget(
+        lambda scale: gates.theory_gates(costs, count, scale=scale, gamma=gamma)
+        .at[:, 0].set(jnp.inf),
+        costs,
+        budget,
+    )  # fmt: skip
+    return [float(p) for p in gates.probabilities(logits[0])]
+
+
+def starting_gates(ladder: Ladder, count: int, budget: float) -> Gates:
+    """The family to be learned, beginning with the gates of theory."""
+    # One that theory makes certain must still be free to close.
+    start = [1.0, *(min(p, 0.95) for p in start_of(ladder, count, budget)[1:])]
+    return gates.log_linear_gates(start)
+
+
+def learn(name: str, ladder: Ladder, settings: Settings) -> LearnState:
+    """Learn the gates of one sampler from its last checkpoint on."""
+    directory = settings.runs / name
+    runs.check_settings(directory, determining(settings) | {"sampler": name})
+    grid = steps.uniform_grid(PROCESS.end, 0.0, settings.base_steps)
+    sampler = SAMPLERS[name]
+    table = sampler.table(grid)
+    learner = gate_learner(
+        ladder.levels,
+        table,
+        starting_gates(ladder, settings.base_steps, settings.start_budget),
+        optax.adam(optax.cosine_decay_schedule(settings.learning_rate, settings.steps)),
+        penalty=settings.penalty,
+        groups=settings.batch // settings.group,
+        tangents=settings.tangents,
+    )
+    start_key, path_key, learn_key = jax.random.split(jax.random.key(settings.seed), 3)
+
+    def batch_of(number: int) -> Batch:
+        samples = number * settings.batch + jnp.arange(settings.batch)
+        x = draw_starts(start_key, samples, ladder.shape)
+        path = path_of(sampler, path_key, grid, grid, samples)
+        return couple(ladder.levels, ladder.params, x, table, path)
+
+    step = jax.jit(learner.step)
+    state, log = learner.init(), directory / "log.jsonl"
+    options = ocp.CheckpointManagerOptions(max_to_keep=2)
+    with ocp.CheckpointManager(directory.absolute() / "states", options=options) as manager:
+        if (latest := manager.latest_step()) is not None:
+            restored = manager.restore(
+                latest, args=ocp.args.StandardRestore(checkpoint.abstract(state))
+            )
+            state = cast(LearnState, restored)
+        runs.cut_log(log, int(state.step))
+        with progress() as bar:
+            task = bar.add_task(name, total=settings.steps, completed=int(state.step), told="")
+            for number in range(int(state.step), settings.steps):
+                begun = time.monotonic()
+                key = jax.random.fold_in(learn_key, number)
+                state, info = step(state, ladder.params, batch_of(number), key)
+                told = line_of(info, state)
+                runs.append(log, step=number + 1, **told, seconds=time.monotonic() - begun)
+                manager.save(number + 1, args=ocp.args.StandardSave(state))
+                bar.update(
+                    task,
+                    completed=number + 1,
+                    told=f"loss {told['loss']:.4f}  error {told['error']:.4f}  "
+                    f"cost {told['cost']:.1f}  gradient {told['gradient']:.3f}",
+                )
+    return state
+
+
+def determining(settings: Settings) -> dict[str, Any]:
+    """All that the learned gates depend on."""
+    given = dataclasses.asdict(settings)
+    given = {key: given[key] for key in given if key not in ("runs", "out", "samplers")}
+    return given | {"ladder": settings.ladder.name}
+
+
+def line_of(info: LearnInfo, state: LearnState) -> dict[str, Any]:
+    """A line of the log."""
+    numbers = {name: float(value) for name, value in info._asdict().items()}
+    return numbers | {
+        "slope": np.asarray(state.params.slope).tolist(),
+        "offset": np.asarray(state.params.offset).tolist(),
+    }
+
+
+def progress() -> Progress:
+    """A bar with what one wants to see while it learns."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}  {task.fields[told]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+
+
+def draw_gates(
+    file: str, times: np.ndarray, tables: dict[str, np.ndarray], start: list[float]
+) -> None:
+    """p_k(t) of every level, one panel a sampler; dashed where learning began."""
+    figure, axes = plt.subplots(
+        1, len(tables), figsize=(4.6 * len(tables), 3.4), sharey=True, squeeze=False
+    )
+    for axis, (name, table) in zip(axes[0], tables.items(), strict=True):
+        for level in range(table.shape[1]):
+            color = f"C{level}"
+            axis.semilogy(times, table[:, level], color, label=f"level {level + 1}")
+            axis.axhline(start[level], color=color, linestyle="--", linewidth=0.8, alpha=0.6)
+        axis.set_title(name.upper())
+        axis.set_xlabel("t, from the data to the noise")
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("probability p_k(t)")
+    axes[0][-1].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(file, dpi=130)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))

@@ -1,0 +1,183 @@
+"""The gradient of learning against sums over every draw: no Monte Carlo error."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from mlem_jax import gates, gradients, learn, plan
+from mlem_jax.evaluate import Batch, square_errors
+from mlem_jax.noise import brownian_path
+from mlem_jax.solve import solve
+from mlem_jax.steps import euler_maruyama, uniform_grid
+from tests.exact import every_draw
+from tests.problems import normals, wavy_ladder
+
+KEY = jax.random.key(0)
+
+
+def problem(count, levels, start, *, noisy=True):
+    """A nonlinear ladder of `levels` on `count` steps from t = 1 to the data."""
+    grid = uniform_grid(1.0, 0.0, count)
+    steps = euler_maruyama(grid, lambda t: (0.5 + t) * noisy)
+    ladder, params = wavy_ladder()
+    ladder = ladder._replace(drifts=ladder.drifts[-levels:], costs=ladder.costs[-levels:])
+    path = brownian_path(KEY, grid, samples=jnp.arange(2)) if noisy else None
+    batch = Batch(normals(0, 2, 3), path, normals(1, 2, 3))
+    family = gates.log_linear_gates(start)
+    theta = family.init()
+    tilt = jnp.linspace(-0.4, 0.3, len(theta.slope))
+    return ladder, params[-levels:], steps, family, theta._replace(slope=tilt), batch
+
+
+def exact_gradient(ladder, params, steps, family, theta, batch):
+    """d/dtheta sum_B P(B; theta) error(B; theta), by plain differentiation of the whole sum."""
+
+    draws = jnp.stack([fires for _, fires in every_draw(family.logits(theta, steps.t))])
+
+    def expectation(theta):
+        logits = family.logits(theta, steps.t)
+        p = gates.probabilities(logits)
+
+        def share(fires):
+            chance = jnp.prod(jnp.where(fires, p, 1 - p))
+            end = solve(ladder, params, batch.x, steps, plan.weigh(fires, logits), batch.noise)
+            return chance * square_errors(end, batch.reference).mean()
+
+        return jax.vmap(share)(draws).sum()
+
+    return ravel_pytree(jax.jit(jax.grad(expectation))(theta))[0]
+
+
+def second_moments(theta, tangents):
+    """Every tuple of `tangents` vectors sqrt(d) e_i: mean of v v^T is I, as of Gaussians."""
+    flat, unravel = ravel_pytree(theta)
+    points = np.sqrt(len(flat)) * np.eye(len(flat))
+    tuples = np.stack([np.stack(each) for each in itertools.product(points, repeat=tangents)])
+    return jax.vmap(jax.vmap(unravel))(jnp.asarray(tuples))
+
+
+def all_terms(ladder, params, steps, family, theta, batch, tangents=1):
+    """Probabilities of all draws, and their terms with the directions integrated out."""
+    directions = second_moments(theta, tangents)
+
+    @jax.jit
+    def terms_of(fires):
+        each = jax.vmap(
+            lambda own: learn.group_terms(ladder, steps, family, theta, fires, own, params, batch)
+        )(directions)
+        return jax.tree.map(lambda leaf: leaf.mean(axis=0), each)
+
+    draws = list(every_draw(family.logits(theta, steps.t)))
+    terms = [terms_of(fires) for _, fires in draws]
+    return np.array([p for p, _ in draws]), jax.tree.map(lambda *own: jnp.stack(own), *terms)
+
+
+def mean_gradient(chances, terms, baseline, groups):
+    """Mean of the estimator over all draws of all groups."""
+    tuples = np.array(list(itertools.product(range(len(chances)), repeat=groups)))
+    stacked = jax.tree.map(lambda leaf: leaf[tuples], terms)
+    estimates = jax.vmap(partial(learn.error_gradient, baseline=baseline))(stacked)
+    weights = chances[tuples].prod(axis=1)
+    np.testing.assert_allclose(weights.sum(), 1, atol=1e-12)
+    return ravel_pytree(jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1), estimates))[0]
+
+
+PROBLEMS = [
+    (2, 2, (0.6, 0.3), True),
+    (2, 3, (1.0, 0.5, 0.5), True),  # Equal gates: weight 0, derivative not.
+    (3, 3, (1.0, 0.4, 0.2), False),
+    (3, 2, (0.5, 0.5), True),
+]
+
+
+@pytest.mark.parametrize(("count", "levels", "start", "noisy"), PROBLEMS)
+@pytest.mark.parametrize(
+    ("baseline", "groups"),
+    [(gradients.no_baseline, 1), (gradients.no_baseline, 2), (gradients.leave_one_out, 2)],
+)
+def test_the_estimator_has_the_gradient_as_its_mean(count, levels, start, noisy, baseline, groups):
+    given = problem(count, levels, start, noisy=noisy)
+    found = mean_gradient(*all_terms(*given), baseline, groups)
+    np.testing.assert_allclose(found, exact_gradient(*given), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("tangents", [1, 2, 3])
+def test_any_number_of_tangents_has_the_same_mean(tangents):
+    given = problem(2, 2, (1.0, 0.4))
+    found = mean_gradient(*all_terms(*given, tangents=tangents), gradients.leave_one_out, 2)
+    np.testing.assert_allclose(found, exact_gradient(*given), rtol=1e-9, atol=1e-9)
+
+
+def test_three_groups_with_a_baseline_are_unbiased_too():
+    given = problem(2, 2, (1.0, 0.4))
+    found = mean_gradient(*all_terms(*given), gradients.leave_one_out, 3)
+    np.testing.assert_allclose(found, exact_gradient(*given), rtol=1e-9, atol=1e-9)
+
+
+def test_a_richer_family_has_the_same_estimator():
+    ladder, params, steps, _, _, batch = problem(3, 2, (1.0, 0.4))
+    family = gates.piecewise_linear_gates((1.0, 0.4), (0.0, 0.4, 1.0))
+    given = (ladder, params, steps, family, normals(3, 3, 1), batch)
+    found = mean_gradient(*all_terms(*given), gradients.leave_one_out, 2)
+    np.testing.assert_allclose(found, exact_gradient(*given), rtol=1e-9, atol=1e-9)
+
+
+def test_leaving_out_what_has_weight_0_would_give_another_gradient(monkeypatch):
+    ladder, params, steps, family, _, batch = problem(2, 3, (1.0, 0.5, 0.5))
+    given = (ladder, params, steps, family, family.init(), batch)  # Equal gates at all times.
+    right = mean_gradient(*all_terms(*given), gradients.no_baseline, 1)
+    np.testing.assert_allclose(right, exact_gradient(*given), rtol=1e-9, atol=1e-9)
+    naive = lambda fires, logits: plan.drop_idle(plan.weigh(fires, logits))  # noqa: E731
+    monkeypatch.setattr(learn, "weigh", naive)
+    wrong = mean_gradient(*all_terms(*given), gradients.no_baseline, 1)
+    assert np.abs(wrong - right).max() > 0.01
+
+
+@pytest.mark.parametrize("logit", [-30.0, 30.0])
+def test_terms_are_finite_where_gates_are_nearly_closed_or_certain(logit):
+    ladder, params, steps, family, theta, batch = problem(3, 3, (1.0, 0.5, 0.5))
+    theta = theta._replace(slope=jnp.zeros(2), offset=jnp.full(2, logit))
+    logits = family.logits(theta, steps.t)
+    likely = logits > 0
+    directions = gradients.draw_directions(KEY, theta, 1)
+    terms = learn.group_terms(ladder, steps, family, theta, likely, directions, params, batch)
+    assert jax.tree.all(jax.tree.map(lambda leaf: bool(jnp.isfinite(leaf).all()), terms))
+    for fires in (jnp.ones((3, 3), bool), jnp.zeros((3, 3), bool)):
+        score = gradients.score(fires, logits)
+        assert (jnp.abs(score) <= 1).all()
+
+
+def test_a_certain_gate_has_no_score():
+    logits = gates.constant_gates((1.0, 0.3), 4)
+    fires = jnp.asarray([[True, False], [True, True]] * 2)
+    score = gradients.score(fires, logits)
+    np.testing.assert_allclose(score[:, 0], 0)
+    np.testing.assert_allclose(score[:, 1], [-0.3, 0.7] * 2)
+
+
+def test_a_forward_gradient_along_a_basis_is_the_gradient():
+    function = lambda own: jnp.sum(jnp.sin(own["a"]) * own["b"] ** 2)  # noqa: E731
+    params = {"a": normals(0, 3), "b": normals(1, 3)}
+    directions = jax.tree.map(lambda leaf: leaf[:, 0], second_moments(params, 1))
+    value, found = gradients.forward_gradient(function, params, directions)
+    assert value == function(params)
+    expected = jax.grad(function)(params)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12), found, expected)
+
+
+def test_directions_are_standard_normal_and_their_own():
+    params = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(2)}
+    drawn = gradients.draw_directions(KEY, params, 20_000)
+    flat = np.concatenate([drawn["a"].reshape(-1, 6), drawn["b"]], axis=1)
+    error = 5 / np.sqrt(20_000)
+    np.testing.assert_allclose(flat.mean(axis=0), 0, atol=error)
+    np.testing.assert_allclose(np.cov(flat.T), np.eye(8), atol=error * 2**0.5)
+
+
+def test_the_baseline_of_a_group_is_the_mean_of_the_others():
+    np.testing.assert_allclose(gradients.leave_one_out(jnp.asarray([1.0, 2.0, 6.0])), [4, 3.5, 1.5])
