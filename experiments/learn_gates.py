@@ -20,7 +20,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import tyro
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from experiments import runs
 from experiments.ladder import PROCESS, SHIPPED, Ladder, load, measured_gamma
@@ -177,8 +177,8 @@ def learn(name: str, ladder: Ladder, settings: Settings) -> LearnState:
                 bar.update(
                     task,
                     completed=number + 1,
-                    told=f"loss {told['loss']:.4f}  error {told['error']:.4f}  "
-                    f"cost {told['cost']:.1f}  gradient {told['gradient']:.3f}",
+                    told=f"loss {told['loss']:.3f} error {told['error']:.3f} "
+                    f"cost {told['cost']:.0f} gradient {told['gradient']:.2f}",
                 )
     return state
 
@@ -203,11 +203,10 @@ def progress() -> Progress:
     """A bar with what one wants to see while it learns."""
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=12),
         TextColumn("{task.completed}/{task.total}  {task.fields[told]}"),
-        TimeElapsedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True),
     )
 
 

@@ -123,7 +123,9 @@ class FactoredFilter(nn.Module):
     @nn.compact
     def __call__(self, x: Images) -> Images:
         channels = x.shape[-1]
-        taps = self.param("taps", nn.initializers.normal(1 / 3), (3, 3, channels))
+        # Flax's own layers keep parameters in float32 too, whatever JAX's default is.
+        initial = nn.initializers.normal(1 / 3)
+        taps = self.param("taps", initial, (3, 3, channels), jnp.float32)
         kernel = nn.initializers.zeros if self.zero else nn.initializers.lecun_normal()
         return nn.Dense(channels, use_bias=False, kernel_init=kernel)(self.depthwise(x, taps))
 

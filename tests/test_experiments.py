@@ -16,8 +16,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from experiments import ladder, quickstart, ship_ladder, train_levels
-from mlem_jax import checkpoint, plan, steps
-from mlem_jax.unet import Architecture, UNet, default_depthwise
+from mlem_jax import plan, steps
+from mlem_jax.unet import Architecture
 
 ROOT = os.path.dirname(os.path.dirname(__file__))
 SMALL = Architecture(base=8, scales=2)
@@ -145,25 +145,6 @@ def test_a_level_that_follows_another_is_trained_after_it(pictures, monkeypatch,
     params = ladder.restore_average(tmp_path / "alone" / "level_1" / "average")[1]
     untaught = ladder.data_level(rungs[0].architecture)(params, x, 0.5)
     assert jnp.mean((said - taught) ** 2) < 0.1 * jnp.mean((untaught - taught) ** 2)
-
-
-@pytest.fixture
-def small_ladder(tmp_path):
-    """Two random networks in the form of a shipped ladder."""
-    for level, base in ((1, 4), (2, 8)):
-        architecture = SMALL._replace(base=base)
-        network = UNet(architecture, default_depthwise())
-        shapes = jax.eval_shape(
-            network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros(1)
-        )
-        rng = np.random.default_rng(level)
-        params = jax.tree.map(
-            lambda leaf, rng=rng: (rng.normal(size=leaf.shape) / 9).astype(np.float32), shapes
-        )
-        about = {"architecture": architecture._asdict(), "shape": [8, 8, 3],
-                 "milliseconds_per_image": float(level), "held_out_loss": 1 / level}  # fmt: skip
-        checkpoint.save(tmp_path / "ladder" / f"level_{level}", params, about=about)
-    return tmp_path / "ladder"
 
 
 def test_the_quickstart_compares_every_method_along_one_path(small_ladder, tmp_path, capsys):

@@ -1,0 +1,127 @@
+"""Curves of error against cost: one point a budget, ratios between curves, a table, a figure.
+
+Rows are dicts as `experiments.error_against_cost` writes them.
+"""
+
+import json
+from typing import Any
+
+import matplotlib
+import numpy as np
+from rich.table import Table
+
+from mlem_jax.evaluate import cost_at_error
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+PAPER = (250, 500, 750, 900)
+"""Steps of Euler-Maruyama in the paper's figures."""
+
+
+def curve(rows: list[dict[str, Any]], method: str, which: str) -> list[tuple[float, float]]:
+    """(cost, mse) of each point of a method: the median over draws, or the draw chosen."""
+    points: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["method"] == method:
+            points.setdefault(json.dumps(row["parameters"]), []).append(row)
+    if which == "best":
+        return [(row["cost"], row["mse"]) for own in points.values() for row in own if row["best"]]
+    return [
+        (
+            float(np.median([row["cost"] for row in own])),
+            float(np.median([row["mse"] for row in own])),
+        )
+        for own in points.values()
+    ]
+
+
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What each gated method costs, at the errors it reaches, beside what others do for the same.
+
+    A ratio is the other's cost over the method's own, the median over the method's points that the
+    other reaches too: above 1 the method is cheaper.
+    """
+    top = max(row["method"] for row in rows if row["method"].startswith("Euler-Maruyama"))
+    top = top.rsplit(",", 1)[0]
+    honest = [
+        point
+        for kind in ("uniform", "log-SNR")
+        for point in curve(rows, f"{top}, {kind}", "median")
+    ]
+    paper = [
+        (row["cost"], row["mse"])
+        for row in rows
+        if row["method"] == f"{top}, uniform" and row["parameters"]["steps"] in PAPER
+    ]
+    names = dict.fromkeys(row["method"] for row in rows if "budget" in row["parameters"])
+    summary = []
+    for name in names:
+        for which in ("median", "best"):
+            own = curve(rows, name, which)
+            if not own:
+                continue
+            others = {
+                "inverse cost": curve(rows, "inverse cost, independent", which),
+                "theory": curve(rows, "theory, independent", which),
+                "Euler-Maruyama": honest,
+                "Euler-Maruyama, 250 steps or more": paper,
+            }
+            summary.append({
+                "method": name,
+                "of draws": which,
+                "points": own,
+                "ratios": {other: ratio(own, points) for other, points in others.items()},
+            })  # fmt: skip
+    return summary
+
+
+def ratio(own: list[tuple[float, float]], other: list[tuple[float, float]]) -> float | None:
+    """The other's cost over one's own at equal error; None where their errors do not overlap."""
+    if not other:
+        return None
+    costs, errors = np.array(own).T
+    paid, reached = np.array(other).T
+    theirs = cost_at_error(paid, reached, errors)
+    ratios = (theirs / costs)[np.isfinite(theirs)]
+    return float(np.median(ratios)) if len(ratios) else None
+
+
+def summary_table(name: str, summary: list[dict[str, Any]]) -> Table:
+    """The ratios as one reads them."""
+    others = list(summary[0]["ratios"])
+    table = Table("method", "of draws", "cost: mse", *others, title=name.upper(),
+                  caption="cost of the others at equal error, over the method's own")  # fmt: skip
+    for line in summary:
+        points = "  ".join(f"{cost:.0f}: {error:.1e}" for cost, error in line["points"])
+        told = ["-" if value is None else f"{value:.2f}" for value in line["ratios"].values()]
+        table.add_row(line["method"], line["of draws"], points, *told)
+    return table
+
+
+def draw_curves(file: str, rows: list[dict[str, Any]]) -> None:
+    """Error against cost, one panel a sampler: medians as lines, chosen draws as stars."""
+    samplers = list(dict.fromkeys(row["sampler"] for row in rows))
+    figure, axes = plt.subplots(
+        1, len(samplers), figsize=(6.2 * len(samplers), 4.6), sharey=True, squeeze=False
+    )
+    for axis, sampler in zip(axes[0], samplers, strict=True):
+        own = [row for row in rows if row["sampler"] == sampler]
+        for method in dict.fromkeys(row["method"] for row in own):
+            cost, error = np.array(sorted(curve(own, method, "median"))).T
+            plain = method.startswith("Euler-Maruyama")
+            lower = plain and cost.max() < 0.9 * max(row["cost"] for row in own)
+            style = {"color": "0.75", "linewidth": 1} if lower else {"linewidth": 1.6}
+            if plain and not lower:
+                style |= {"color": "k", "linestyle": "-" if "uniform" in method else ":"}
+            (line,) = axis.loglog(cost, error, marker=".", label=method, **style)
+            if chosen := curve(own, method, "best"):
+                axis.loglog(*np.array(chosen).T, "*", color=line.get_color(), markersize=8)
+        axis.set_title(sampler.upper())
+        axis.set_xlabel("cost, evaluations of the top level")
+        axis.grid(alpha=0.3, which="both")
+    axes[0][0].set_ylabel("mean squared error to the reference")
+    axes[0][-1].legend(fontsize=7, bbox_to_anchor=(1.01, 1), loc="upper left")
+    figure.tight_layout()
+    figure.savefig(file, dpi=130)
+    plt.close(figure)

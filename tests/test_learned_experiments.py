@@ -1,0 +1,89 @@
+"""Learning gates and judging them, as a user runs them, with networks small enough for a test."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import curves, error_against_cost, learn_gates
+
+
+@pytest.fixture
+def settings(small_ladder, tmp_path):
+    return learn_gates.Settings(
+        ladder=small_ladder, samplers=("ddpm",), steps=3, batch=4, group=2, base_steps=4,
+        start_budget=3.0, runs=tmp_path / "runs", out=tmp_path / "results",
+    )  # fmt: skip
+
+
+def logged(settings):
+    return [
+        {name: value for name, value in json.loads(line).items() if name != "seconds"}
+        for line in (settings.runs / "ddpm" / "log.jsonl").read_text().splitlines()
+    ]
+
+
+def test_learning_goes_on_where_it_was_cut_and_ends_as_unbroken(settings, tmp_path):
+    with jax.enable_x64(False):
+        learn_gates.main(settings)
+        whole = logged(settings)
+        # As if killed after the second step, before the files were written.
+        shutil.rmtree(settings.runs / "ddpm" / "states" / "3")
+        shutil.rmtree(settings.out)
+        learn_gates.main(settings)
+    assert logged(settings) == whole
+    assert [line["step"] for line in whole] == [1, 2, 3]
+    assert len({tuple(line["offset"]) for line in whole}) == 3  # Each step moved the gates.
+    result = json.loads((settings.out / "learned_gates.json").read_text())
+    learned = result["samplers"]["ddpm"]
+    assert learned["offset"] == whole[-1]["offset"]
+    table = np.array(learned["probabilities"])
+    assert table.shape == (101, 2)
+    assert (table[:, 0] == 1).all()
+    assert (settings.out / "learned_gates.png").stat().st_size > 5000
+    with pytest.raises(ValueError, match=r"begun with other settings: penalty 0\.0005, now 0\.1"):
+        learn_gates.main(dataclasses.replace(settings, penalty=0.1))
+
+
+def test_error_against_cost_has_every_method_and_goes_on_after_a_kill(settings, tmp_path):
+    compared = error_against_cost.Settings(
+        ladder=settings.ladder, gates=settings.out / "learned_gates", samplers=("ddpm",),
+        images=2, reference_steps=24, base_steps=4, budgets=(2.5, 3.5), draws=2,
+        runs=tmp_path / "compared", out=tmp_path / "judged",
+    )  # fmt: skip
+    with jax.enable_x64(False):
+        learn_gates.main(settings)
+        error_against_cost.main(compared)
+        file = compared.out / "error_against_cost.json"
+        first = json.loads(file.read_text())
+        log = compared.runs / "ddpm.jsonl"
+        lines = log.read_text().splitlines()
+        log.write_text("\n".join(lines[:-2]) + "\n")  # The last method, in two draws.
+        error_against_cost.main(compared)
+    again = json.loads(file.read_text())
+    for row, same in zip(first["rows"], again["rows"], strict=True):
+        assert row | {"seconds": 0} == same | {"seconds": 0}
+    methods = {row["method"] for row in first["rows"]}
+    assert methods == {
+        "Euler-Maruyama, level 1, uniform", "Euler-Maruyama, level 2, uniform",
+        "Euler-Maruyama, level 2, log-SNR", "inverse cost, independent", "inverse cost, midpoint",
+        "theory, independent", "theory, midpoint", "learned, independent", "learned, midpoint",
+        "learned, systematic",
+    }  # fmt: skip
+    for row in first["rows"]:
+        assert row["cost"] == pytest.approx(np.dot(row["evaluations"], first["costs"]), rel=1e-5)
+    for method in ("learned, independent", "learned, systematic"):
+        own = [row for row in first["rows"] if row["method"] == method]
+        assert len(own) == 4
+        assert sum(row["best"] for row in own) == 2
+
+
+def test_a_ratio_of_costs_is_taken_at_equal_error():
+    own = [(10.0, 1e-2), (40.0, 1e-3)]
+    assert curves.ratio(own, own) == pytest.approx(1)
+    assert curves.ratio(own, [(cost * 3, error) for cost, error in own]) == pytest.approx(3)
+    assert curves.ratio(own, [(10.0, 1e-5), (40.0, 1e-6)]) is None
+    assert curves.ratio(own, []) is None
