@@ -25,7 +25,7 @@ from experiments import runs
 from experiments.comparison import timed_solve
 from experiments.curves import PAPER, draw_curves, summarise, summary_table
 from experiments.ladder import PROCESS, SHIPPED, Ladder, load, measured_gamma
-from experiments.learn_gates import starting_gates
+from experiments.learn_gates import family_of
 from experiments.machine import machine
 from experiments.quickstart import coarse_grids
 from experiments.samplers import SAMPLERS, path_of
@@ -137,7 +137,7 @@ def compare(
     known = {(row["method"], json.dumps(row["parameters"])) for row in rows}
     fine = steps.uniform_grid(PROCESS.end, 0.0, settings.reference_steps)
     base = steps.subgrid(fine, steps.uniform_grid(PROCESS.end, 0.0, settings.base_steps))
-    family = starting_gates(ladder, settings.base_steps, settings.budgets[0])
+    family = family_of(checkpoint.read_about(settings.gates / name))
     theta = checkpoint.restore(settings.gates / name, family.init())
     learned = family.logits(theta, SAMPLERS[name].table(base).t)
     methods = [

@@ -48,17 +48,21 @@ class Settings:
     """What draws the pictures; each has gates of its own."""
     steps: int = 50
     """Steps of learning."""
-    batch: int = 96
-    """Pictures a step; the paper takes 300."""
+    batch: int | None = None
+    """Pictures a step; default: 300 as in the paper on a GPU, 96 on a CPU."""
     group: int = 4
     """Pictures that share a draw of the gates: 1 in the paper, more where a device wants it."""
-    penalty: float = 5e-4
+    penalty: float = 1e-3
     """lambda: square error (mean over pixels) worth one evaluation of the top level."""
     base_steps: int = 100
     """Steps of the sampler."""
     start_budget: float = 60.0
     """Expected cost of the gates one begins with, in evaluations of the top level; their shape is
     that of theory, p_k = min(1, C T_k^-(1/gamma + 1/2))."""
+    delta: float = 0.1
+    """Of p_k(t) = sigmoid(alpha_k log(t + delta) + beta_k)."""
+    knots: tuple[float, ...] = ()
+    """Times between which logits are linear, for that richer family instead."""
     learning_rate: float = 0.15
     """Of Adam, at the beginning; it falls to 0 like a cosine."""
     tangents: int = 1
@@ -74,9 +78,12 @@ class Settings:
 def main(settings: Settings) -> None:
     """Learn for every sampler, then write gates, figures and picture."""
     ladder = load(settings.ladder, settings.levels)
-    learned = {name: learn(name, ladder, settings) for name in settings.samplers}
+    if settings.batch is None:
+        on_cpu = jax.default_backend() == "cpu"
+        settings = dataclasses.replace(settings, batch=96 if on_cpu else 300)
+    family = family_of(gates_begun(ladder, settings))
+    learned = {name: learn(name, family, ladder, settings) for name in settings.samplers}
     times = np.linspace(0.0, PROCESS.end, 101)
-    family = starting_gates(ladder, settings.base_steps, settings.start_budget)
     tables = {
         name: np.asarray(gates.probabilities(family.logits(state.params, jnp.asarray(times))))
         for name, state in learned.items()
@@ -86,12 +93,11 @@ def main(settings: Settings) -> None:
         "settings": {key: str(value) if isinstance(value, Path) else value
                      for key, value in determining(settings).items()},
         "costs": ladder.levels.costs,
-        "start": start_of(ladder, settings.base_steps, settings.start_budget),
+        "gates": gates_begun(ladder, settings),
         "t": times.tolist(),
         "samplers": {
             name: {
-                "slope": np.asarray(state.params.slope).tolist(),
-                "offset": np.asarray(state.params.offset).tolist(),
+                "params": as_lists(state.params),
                 "probabilities": tables[name].tolist(),
                 "log": [json.loads(line) for line in
                         (settings.runs / name / "log.jsonl").read_text().splitlines()],
@@ -101,17 +107,18 @@ def main(settings: Settings) -> None:
     }  # fmt: skip
     settings.out.mkdir(parents=True, exist_ok=True)
     for name, state in learned.items():
-        about = {"start": result["start"], "settings": result["settings"], "sampler": name}
+        about = {**result["gates"], "sampler": name, "settings": result["settings"]}
         checkpoint.save(settings.out / "learned_gates" / name, state.params, about=about)
     (settings.out / "learned_gates.json").write_text(json.dumps(result) + "\n")
-    draw_gates(str(settings.out / "learned_gates.png"), times, tables, result["start"])
+    draw_gates(str(settings.out / "learned_gates.png"), times, tables, result["gates"]["start"])
     print(f"wrote {settings.out}/learned_gates.json, .png, and the gates in learned_gates/")
 
 
-def start_of(ladder: Ladder, count: int, budget: float) -> list[float]:
-    """Probabilities of theory for a budget, the same at all times; the bottom level is certain.
+def theory_start(ladder: Ladder, count: int, budget: float) -> list[float]:
+    """Probabilities of theory for a budget, the same at all times.
 
-    With the predicted data as F, a step at which nothing runs would predict the picture 0.
+    The bottom level is certain: with the predicted data as F, a step at which nothing runs would
+    predict the picture 0. Any other that theory makes certain must still be free to close.
     """
     costs = ladder.levels.costs
     gamma = measured_gamma(costs, ladder.losses)
@@ -121,36 +128,42 @@ def start_of(ladder: Ladder, count: int, budget: float) -> list[float]:
         costs,
         budget,
     )  # fmt: skip
-    return [float(p) for p in gates.probabilities(logits[0])]
+    return [1.0, *(min(float(p), 0.95) for p in gates.probabilities(logits[0])[1:])]
 
 
-def starting_gates(ladder: Ladder, count: int, budget: float) -> Gates:
-    """The family to be learned, beginning with the gates of theory."""
-    # One that theory makes certain must still be free to close.
-    start = [1.0, *(min(p, 0.95) for p in start_of(ladder, count, budget)[1:])]
-    return gates.log_linear_gates(start)
+def gates_begun(ladder: Ladder, settings: Settings) -> dict[str, Any]:
+    """What `family_of` makes the gates from; kept with what is learned."""
+    start = theory_start(ladder, settings.base_steps, settings.start_budget)
+    return {"start": start, "delta": settings.delta, "knots": list(settings.knots)}
 
 
-def learn(name: str, ladder: Ladder, settings: Settings) -> LearnState:
+def family_of(about: dict[str, Any]) -> Gates:
+    """The family to be learned, from what is kept with the gates."""
+    if about["knots"]:
+        return gates.piecewise_linear_gates(about["start"], about["knots"])
+    return gates.log_linear_gates(about["start"], delta=about["delta"])
+
+
+def learn(name: str, family: Gates, ladder: Ladder, settings: Settings) -> LearnState:
     """Learn the gates of one sampler from its last checkpoint on."""
     directory = settings.runs / name
     runs.check_settings(directory, determining(settings) | {"sampler": name})
     grid = steps.uniform_grid(PROCESS.end, 0.0, settings.base_steps)
     sampler = SAMPLERS[name]
-    table = sampler.table(grid)
+    table, batch = sampler.table(grid), cast(int, settings.batch)
     learner = gate_learner(
         ladder.levels,
         table,
-        starting_gates(ladder, settings.base_steps, settings.start_budget),
+        family,
         optax.adam(optax.cosine_decay_schedule(settings.learning_rate, settings.steps)),
         penalty=settings.penalty,
-        groups=settings.batch // settings.group,
+        groups=batch // settings.group,
         tangents=settings.tangents,
     )
     start_key, path_key, learn_key = jax.random.split(jax.random.key(settings.seed), 3)
 
     def batch_of(number: int) -> Batch:
-        samples = number * settings.batch + jnp.arange(settings.batch)
+        samples = number * batch + jnp.arange(batch)
         x = draw_starts(start_key, samples, ladder.shape)
         path = path_of(sampler, path_key, grid, grid, samples)
         return couple(ladder.levels, ladder.params, x, table, path)
@@ -193,10 +206,13 @@ def determining(settings: Settings) -> dict[str, Any]:
 def line_of(info: LearnInfo, state: LearnState) -> dict[str, Any]:
     """A line of the log."""
     numbers = {name: float(value) for name, value in info._asdict().items()}
-    return numbers | {
-        "slope": np.asarray(state.params.slope).tolist(),
-        "offset": np.asarray(state.params.offset).tolist(),
-    }
+    return numbers | {"params": as_lists(state.params)}
+
+
+def as_lists(params: Any) -> Any:
+    """Parameters of gates as JSON holds them."""
+    lists = jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), params)
+    return lists._asdict() if hasattr(lists, "_asdict") else lists
 
 
 def progress() -> Progress:

@@ -19,10 +19,10 @@ import tyro
 from rich.console import Console
 
 from experiments.ladder import PROCESS, SHIPPED, Ladder, load
-from experiments.learn_gates import starting_gates
+from experiments.learn_gates import theory_start
 from experiments.machine import machine
 from experiments.samplers import SAMPLERS, path_of
-from mlem_jax import learn, steps
+from mlem_jax import gates, learn, steps
 from mlem_jax.draws import independent
 from mlem_jax.evaluate import Batch
 from mlem_jax.noise import BrownianPath, draw_starts
@@ -87,7 +87,8 @@ def problem(ladder: Ladder, settings: Settings, count: int, tangents: int) -> tu
     """A learner for DDPM on `count` steps, its gates and a batch."""
     grid = steps.uniform_grid(PROCESS.end, 0.0, count)
     table = SAMPLERS["ddpm"].table(grid)
-    family = starting_gates(ladder, count, settings.budget * count / settings.base_steps)
+    start = theory_start(ladder, count, settings.budget * count / settings.base_steps)
+    family = gates.log_linear_gates(start)
     learner = learn.gate_learner(
         ladder.levels, table, family, optax.adam(0.1),
         penalty=1e-3, groups=settings.groups, tangents=tangents,

@@ -36,15 +36,17 @@ def test_learning_goes_on_where_it_was_cut_and_ends_as_unbroken(settings, tmp_pa
         learn_gates.main(settings)
     assert logged(settings) == whole
     assert [line["step"] for line in whole] == [1, 2, 3]
-    assert len({tuple(line["offset"]) for line in whole}) == 3  # Each step moved the gates.
+    assert (
+        len({tuple(line["params"]["offset"]) for line in whole}) == 3
+    )  # Each step moved the gates.
     result = json.loads((settings.out / "learned_gates.json").read_text())
     learned = result["samplers"]["ddpm"]
-    assert learned["offset"] == whole[-1]["offset"]
+    assert learned["params"] == whole[-1]["params"]
     table = np.array(learned["probabilities"])
     assert table.shape == (101, 2)
     assert (table[:, 0] == 1).all()
     assert (settings.out / "learned_gates.png").stat().st_size > 5000
-    with pytest.raises(ValueError, match=r"begun with other settings: penalty 0\.0005, now 0\.1"):
+    with pytest.raises(ValueError, match=r"begun with other settings: penalty 0\.001, now 0\.1"):
         learn_gates.main(dataclasses.replace(settings, penalty=0.1))
 
 
