@@ -49,14 +49,14 @@ class Settings:
     steps: int = 50
     """Steps of learning."""
     batch: int | None = None
-    """Pictures a step; default: 300 as in the paper on a GPU, 96 on a CPU."""
+    """Pictures a step; default: 300 as in the paper on a GPU, 48 on a CPU."""
     group: int = 4
     """Pictures that share a draw of the gates: 1 in the paper, more where a device wants it."""
     penalty: float = 1e-3
     """lambda: square error (mean over pixels) worth one evaluation of the top level."""
     base_steps: int = 100
     """Steps of the sampler."""
-    start_budget: float = 60.0
+    start_budget: float = 40.0
     """Expected cost of the gates one begins with, in evaluations of the top level; their shape is
     that of theory, p_k = min(1, C T_k^-(1/gamma + 1/2))."""
     delta: float = 0.1
@@ -80,7 +80,7 @@ def main(settings: Settings) -> None:
     ladder = load(settings.ladder, settings.levels)
     if settings.batch is None:
         on_cpu = jax.default_backend() == "cpu"
-        settings = dataclasses.replace(settings, batch=96 if on_cpu else 300)
+        settings = dataclasses.replace(settings, batch=48 if on_cpu else 300)
     family = family_of(gates_begun(ladder, settings))
     learned = {name: learn(name, family, ladder, settings) for name in settings.samplers}
     times = np.linspace(0.0, PROCESS.end, 101)

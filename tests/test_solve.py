@@ -8,7 +8,6 @@ import pytest
 
 from mlem_jax import draws, gates, plan
 from mlem_jax import steps as sp
-from mlem_jax.faults import solve_checked
 from mlem_jax.levels import Guided, Levels, guided_levels
 from mlem_jax.noise import brownian_path, draw_starts, snr_clock, store_path
 from mlem_jax.process import cosine
@@ -317,61 +316,3 @@ def test_a_step_is_a_function_of_its_row_alone():
     found = mlem_step(LEVELS, PARAMS, X, row)
     drift = -wavy(0.6, X, 0.2) + 2 * wavy(0.9, X, 0.2)
     np.testing.assert_allclose(found, 0.9 * X + 0.1 * drift + 0.3 * row.increment, atol=1e-14)
-
-
-def shrinks(params, x, t):
-    return x[:-1]
-
-
-def narrows(params, x, t):
-    return x.astype(jnp.float32)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"params": PARAMS[:2]}, "one pytree of params for each of 3 levels, got 2"),
-        ({"params": {"a": 1, "b": 2, "c": 3}}, "params is a tuple"),
-        ({"levels": Levels([wavy] * 3, (1.0, 2.0, 3.0))}, "expected tuples .*got list and tuple"),
-        ({"x": X.astype(jnp.float16)}, "a state of float32 or float64, got float16"),
-        ({"plan": plan.full_plan(11, 3, 1)}, r"plan.weights of shape \[12 steps, 3 levels\]"),
-        ({"plan": plan.full_plan(12, 2, 1)}, r"got \[12, 2\]"),
-        ({"levels": Levels((wavy,) * 3, (1.0, 2.0))}, "got 3 levels and 2 costs"),
-        ({"levels": Levels((wavy,) * 3, (1.0, 3.0, 2.0))}, "expected positive costs, cheapest"),
-        ({"levels": Levels((wavy, shrinks, wavy), (1.0, 2.0, 3.0))}, r"level 2 .*got float64\[3"),
-        ({"levels": Levels((wavy, wavy, narrows), (1.0, 2.0, 3.0))}, "level 3 .*got float32"),
-        ({"noise": None}, "expected noise for steps that are an SDE's, got None"),
-        ({"noise": jnp.zeros((11, 4, 3))}, "expected stored noise of shape"),
-        (
-            {"noise": brownian_path(KEY, GRID[:-1], samples=jnp.arange(4))},
-            "expected a path of 12 steps, got one of 11",
-        ),
-        ({"x": jnp.ones((4, 3), int)}, "a state of float32 or float64, got int64"),
-    ],
-)
-def test_what_does_not_fit_is_refused(change, message):
-    problem = {"levels": LEVELS, "params": PARAMS, "x": X, "steps": STEPS, "plan": DRAWN,
-               "noise": PATH}  # fmt: skip
-    with pytest.raises(ValueError, match=message):
-        solve(**problem | change)
-
-
-def test_strides_and_chunks_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="a stride that divides the 12 steps, got 5"):
-        solve_path(LEVELS, PARAMS, X, STEPS, DRAWN, PATH, stride=5)
-    with pytest.raises(ValueError, match="expected a positive chunk"):
-        solve_chunks(LEVELS, PARAMS, X, STEPS, DRAWN, PATH, chunk=0)
-
-
-def test_a_nan_is_found_and_placed():
-    def sick(params, x, t):
-        return jnp.where(t > 0.4, jnp.nan, params) * x
-
-    levels = Levels((wavy, sick), (1.0, 2.0))
-    full = plan.full_plan(12, 2, 2)
-    with pytest.raises(FloatingPointError, match="level 2 returned NaN or infinity at step 5, t ="):
-        solve_checked(levels, PARAMS[:2], X, STEPS, full, PATH)
-    with pytest.raises(FloatingPointError, match=r"level 1 has a parameter .*\['kernel'\]"):
-        solve_checked(levels, ({"kernel": jnp.array(np.nan)}, PARAMS[1]), X, STEPS, full, PATH)
-    healthy = solve_checked(LEVELS, PARAMS, X, STEPS, DRAWN, PATH)
-    np.testing.assert_allclose(healthy, solve(LEVELS, PARAMS, X, STEPS, DRAWN, PATH), atol=1e-14)
