@@ -54,7 +54,7 @@ class Settings:
     """Pictures in the batch that judges, and in the one that chooses."""
     reference_steps: int = 1000
     """Steps of the fine grid; the reference takes them all with the top level."""
-    base_steps: int = 200
+    base_steps: int = 100
     """Steps of the multilevel plans."""
     budgets: tuple[float, ...] = (20.0, 35.0, 60.0, 100.0, 160.0)
     """Expected cost of the multilevel plans, in evaluations of the top level."""
@@ -63,7 +63,7 @@ class Settings:
     seed: int = 0
     """Of the starts, the Brownian paths and the gates."""
     runs: Path = Path("runs/error_against_cost")
-    """Rows as they come. Give the same folder to resume."""
+    """Rows as they come, resumed if they are there."""
     out: Path = Path("results")
     """Where error_against_cost.json and .png go."""
 
@@ -108,7 +108,8 @@ def main(settings: Settings) -> None:
     """Run all that is not in the log yet; then summarise, write and draw."""
     console = Console(width=110)
     ladder = load(settings.ladder)
-    runs.check_settings(settings.runs, determining(settings))
+    about = {"costs": ladder.levels.costs, "losses": ladder.losses}
+    runs.check_settings(settings.runs, determining(settings) | about)
     rows = [row for name in settings.samplers for row in compare(name, ladder, settings, console)]
     summary = {name: summarise([row for row in rows if row["sampler"] == name])
                for name in settings.samplers}  # fmt: skip
@@ -134,30 +135,37 @@ def compare(
     log = settings.runs / f"{name}.jsonl"
     lines = log.read_text().splitlines() if log.exists() else []
     rows = [json.loads(line) for line in lines]
-    known = {(row["method"], json.dumps(row["parameters"])) for row in rows}
     fine = steps.uniform_grid(PROCESS.end, 0.0, settings.reference_steps)
     base = steps.subgrid(fine, steps.uniform_grid(PROCESS.end, 0.0, settings.base_steps))
     family = family_of(checkpoint.read_about(settings.gates / name))
     theta = checkpoint.restore(settings.gates / name, family.init())
     learned = family.logits(theta, SAMPLERS[name].table(base).t)
-    methods = [
-        method
+    methods = {
+        (method.name, json.dumps(method.parameters)): method
         for method in (*euler_maruyama(ladder, fine), *multilevel(ladder, settings, base, learned))
-        if (method.name, json.dumps(method.parameters)) not in known
-    ]
-    if not methods:
+    }
+
+    def of_row(row: dict[str, Any]) -> tuple[str, str]:
+        return row["method"], json.dumps(row["parameters"])
+
+    rows = [row for row in rows if of_row(row) in methods]  # None of other learned gates.
+    done = set(map(of_row, rows))
+    missing = [method for each, method in methods.items() if each not in done]
+    if not missing:
         return rows
     with console.status(f"{name}: two references of {settings.reference_steps} steps"):
         judged, chosen_on = (course_of(name, ladder, settings, fine, part) for part in range(2))
-    for method in track(methods, name, console=console):
+    for method in track(missing, name, console=console):
         rows += rows_of(method, ladder, judged, chosen_on)
         runs.write_whole(log, "".join(json.dumps(row) + "\n" for row in rows))
-    return rows
+    order = list(methods)
+    return sorted(rows, key=lambda row: (order.index(of_row(row)), row["draw"]))
 
 
 def course_of(name: str, ladder: Ladder, settings: Settings, fine: Grid, part: int) -> Course:
     """Starts and paths of one of two batches, and where the top level brings them."""
-    start_key, path_key = jax.random.split(jax.random.key(settings.seed))
+    # Not the keys of learning: what was learned on is not judged on.
+    start_key, path_key = jax.random.split(jax.random.fold_in(jax.random.key(settings.seed), 1))
     samples = part * settings.images + jnp.arange(settings.images)
     x = draw_starts(start_key, samples, ladder.shape)
     course = Course(name, x, samples, path_key, fine, x)
@@ -213,7 +221,7 @@ def euler_maruyama(ladder: Ladder, fine: Grid) -> Iterator[Method]:
     """Every level at several step counts; the top level on both kinds of grid."""
     top = len(ladder.levels.drifts)
     for count in (*FEW, *PAPER):
-        if count >= len(fine):
+        if count >= len(fine) - 1:
             continue
         for kind, grid in coarse_grids(fine, count).items():
             for level in range(1, top + 1):

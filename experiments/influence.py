@@ -1,13 +1,14 @@
 """How much can gates over time gain at all on this ladder?
 
 The influence I_k(t) of a difference is the error that comes of leaving it out at one step and
-nowhere else. To second order, independent gates then have the error
+nowhere else. To leading order in the differences, independent gates then have the error
 
     sum_n sum_k I_k(t_n) (1/p_k(t_n) - 1) ,
 
-smallest for its cost at p_k(t) = min(1, C sqrt(I_k(t) / T_k)). Compares at one cost the gates of
-inverse cost, of theory, the learned ones, the best that are constant in time and the best over
-time, each as predicted and as measured. Writes results/influence.json and .png.
+smallest for its cost at about p_k(t) = min(1, C sqrt(I_k(t) / (T_k + T_{k-1}))), where a gate that
+opens pays both its levels (less, where the one below would have run anyway). Compares at one cost
+the gates of inverse cost, of theory, the learned ones, the best that are constant in time and the
+best over time, each as predicted and as measured. Writes results/influence.json and .png.
 """
 
 import dataclasses
@@ -91,7 +92,7 @@ def main(settings: Settings) -> None:
                 "cost": float(plan.expected_price(logits, ladder.levels.costs).costs.sum()),
                 "predicted": predicted_error(influence, np.asarray(gates.probabilities(logits))),
                 "measured": float(errors.mean()),
-                "standard_error": float(errors.mean(axis=1).std() / settings.draws**0.5),
+                "standard_error": float(errors.mean(axis=1).std(ddof=1) / settings.draws**0.5),
             })  # fmt: skip
         console.print(shown(name, rows))
         result["samplers"][name] = {
@@ -154,7 +155,7 @@ def families(
     gamma = measured_gamma(costs, ladder.losses)
     family = family_of(checkpoint.read_about(settings.gates / name))
     learned = family.logits(checkpoint.restore(settings.gates / name, family.init()), table.t)
-    # A difference needs both its levels; the bottom runs anyway.
+    # A gate pays both its levels; the bottom runs anyway.
     paid = np.array(costs[1:]) + np.array([0.0, *costs[1:-1]])
 
     def best(of: np.ndarray) -> Callable[[float], Logits]:

@@ -1,10 +1,10 @@
 """When should which level run? Learns p_k(t) on a trained ladder, for DDPM and for DDIM.
 
-As in the paper (arXiv:2603.24594, section 4): score function for the Bernoullis, one forward
-gradient for the weights, no backpropagation. Each step draws new starts, takes the top level along
-the same paths as reference, and lets every group of pictures draw its own gates. Killed at any
-moment, the same command goes on where it was. Writes the gates and results/learned_gates.json and
-.png.
+Forward gradients, no backpropagation: by the leading-order estimate, or as in the paper
+(arXiv:2603.24594, section 4) with the score function. Each step draws new starts, takes the top
+level along the same paths as reference, and lets every group of pictures draw its own gates. Killed
+at any moment, the same command goes on where it was. Writes the gates and
+results/learned_gates.json and .png.
 """
 
 import dataclasses
@@ -20,6 +20,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import tyro
+from jax.flatten_util import ravel_pytree
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from experiments import runs
@@ -29,11 +30,20 @@ from experiments.samplers import SAMPLERS, path_of
 from mlem_jax import checkpoint, gates, plan, steps
 from mlem_jax.evaluate import Batch, couple
 from mlem_jax.gates import Gates
-from mlem_jax.learn import LearnInfo, LearnState, gate_learner
+from mlem_jax.gradients import orthogonal_directions
+from mlem_jax.learn import (
+    LearnInfo,
+    LearnState,
+    gate_learner,
+    leading_order_terms,
+    score_function_terms,
+)
 from mlem_jax.noise import draw_starts
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+
+ESTIMATES = {"leading-order": leading_order_terms, "score-function": score_function_terms}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +59,7 @@ class Settings:
     steps: int = 50
     """Steps of learning."""
     batch: int | None = None
-    """Pictures a step; default: 300 as in the paper on a GPU, 48 on a CPU."""
+    """Pictures a step; default: 300 as in the paper on a GPU, 24 on a CPU."""
     group: int = 4
     """Pictures that share a draw of the gates: 1 in the paper, more where a device wants it."""
     penalty: float = 1e-3
@@ -65,12 +75,14 @@ class Settings:
     """Times between which logits are linear, for that richer family instead."""
     learning_rate: float = 0.15
     """Of Adam, at the beginning; it falls to 0 like a cosine."""
-    tangents: int = 1
-    """Directions of the forward gradient a group."""
+    estimate: Literal["leading-order", "score-function"] = "leading-order"
+    """Of the gradient: the first is far less noisy, the second is the paper's and has no bias."""
+    tangents: int = 6
+    """Directions of the forward gradient a group; with one for each parameter it is exact."""
     seed: int = 0
     """Of the starts, the paths, the gates and the directions."""
     runs: Path = Path("runs/gates")
-    """Checkpoints and logs, one folder a sampler. Give the same folder to resume."""
+    """Checkpoints and logs, one folder a sampler; resumed if it is there."""
     out: Path = Path("results")
     """Where learned_gates.json, learned_gates.png and the gates themselves go."""
 
@@ -80,12 +92,15 @@ def main(settings: Settings) -> None:
     ladder = load(settings.ladder, settings.levels)
     if settings.batch is None:
         on_cpu = jax.default_backend() == "cpu"
-        settings = dataclasses.replace(settings, batch=48 if on_cpu else 300)
+        settings = dataclasses.replace(settings, batch=24 if on_cpu else 300)
+    if cast(int, settings.batch) % settings.group:
+        raise ValueError(f"expected a batch that is a multiple of the group of {settings.group}, "
+                         f"got {settings.batch}")  # fmt: skip
     family = family_of(gates_begun(ladder, settings))
     learned = {name: learn(name, family, ladder, settings) for name in settings.samplers}
     times = np.linspace(0.0, PROCESS.end, 101)
     tables = {
-        name: np.asarray(gates.probabilities(family.logits(state.params, jnp.asarray(times))))
+        name: np.asarray(gates.probabilities(family.logits(state.theta, jnp.asarray(times))))
         for name, state in learned.items()
     }
     result = {
@@ -97,7 +112,7 @@ def main(settings: Settings) -> None:
         "t": times.tolist(),
         "samplers": {
             name: {
-                "params": as_lists(state.params),
+                "theta": as_lists(state.theta),
                 "probabilities": tables[name].tolist(),
                 "log": [json.loads(line) for line in
                         (settings.runs / name / "log.jsonl").read_text().splitlines()],
@@ -108,7 +123,7 @@ def main(settings: Settings) -> None:
     settings.out.mkdir(parents=True, exist_ok=True)
     for name, state in learned.items():
         about = {**result["gates"], "sampler": name, "settings": result["settings"]}
-        checkpoint.save(settings.out / "learned_gates" / name, state.params, about=about)
+        checkpoint.save(settings.out / "learned_gates" / name, state.theta, about=about)
     (settings.out / "learned_gates.json").write_text(json.dumps(result) + "\n")
     draw_gates(str(settings.out / "learned_gates.png"), times, tables, result["gates"]["start"])
     print(f"wrote {settings.out}/learned_gates.json, .png, and the gates in learned_gates/")
@@ -122,13 +137,15 @@ def theory_start(ladder: Ladder, count: int, budget: float) -> list[float]:
     """
     costs = ladder.levels.costs
     gamma = measured_gamma(costs, ladder.losses)
+    most = float(gates.table_gates([[0.95]])[0, 0])
     logits = plan.fit_budget(
-        lambda scale: gates.theory_gates(costs, count, scale=scale, gamma=gamma)
-        .at[:, 0].set(jnp.inf),
+        lambda scale: jnp.minimum(
+            gates.theory_gates(costs, count, scale=scale, gamma=gamma), most
+        ).at[:, 0].set(jnp.inf),
         costs,
         budget,
     )  # fmt: skip
-    return [1.0, *(min(float(p), 0.95) for p in gates.probabilities(logits[0])[1:])]
+    return [float(p) for p in gates.probabilities(logits[0])]
 
 
 def gates_begun(ladder: Ladder, settings: Settings) -> dict[str, Any]:
@@ -147,7 +164,8 @@ def family_of(about: dict[str, Any]) -> Gates:
 def learn(name: str, family: Gates, ladder: Ladder, settings: Settings) -> LearnState:
     """Learn the gates of one sampler from its last checkpoint on."""
     directory = settings.runs / name
-    runs.check_settings(directory, determining(settings) | {"sampler": name})
+    about = {"sampler": name, "costs": ladder.levels.costs, "losses": ladder.losses}
+    runs.check_settings(directory, determining(settings) | about)
     grid = steps.uniform_grid(PROCESS.end, 0.0, settings.base_steps)
     sampler = SAMPLERS[name]
     table, batch = sampler.table(grid), cast(int, settings.batch)
@@ -158,7 +176,9 @@ def learn(name: str, family: Gates, ladder: Ladder, settings: Settings) -> Learn
         optax.adam(optax.cosine_decay_schedule(settings.learning_rate, settings.steps)),
         penalty=settings.penalty,
         groups=batch // settings.group,
-        tangents=settings.tangents,
+        estimate=ESTIMATES[settings.estimate],
+        tangents=min(settings.tangents, len(ravel_pytree(family.init())[0])),
+        directions=orthogonal_directions,
     )
     start_key, path_key, learn_key = jax.random.split(jax.random.key(settings.seed), 3)
 
@@ -206,12 +226,12 @@ def determining(settings: Settings) -> dict[str, Any]:
 def line_of(info: LearnInfo, state: LearnState) -> dict[str, Any]:
     """A line of the log."""
     numbers = {name: float(value) for name, value in info._asdict().items()}
-    return numbers | {"params": as_lists(state.params)}
+    return numbers | {"theta": as_lists(state.theta)}
 
 
-def as_lists(params: Any) -> Any:
+def as_lists(theta: Any) -> Any:
     """Parameters of gates as JSON holds them."""
-    lists = jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), params)
+    lists = jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), theta)
     return lists._asdict() if hasattr(lists, "_asdict") else lists
 
 

@@ -17,11 +17,15 @@ def check_settings(directory: Path, expected: dict[str, Any]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         write_whole(file, json.dumps(expected, indent=1) + "\n")
     elif (found := json.loads(file.read_text())) != expected:
-        differing = [name for name in expected if found.get(name) != expected[name]]
+        nothing = "not given"
+        differing = [
+            f"{name} {found.get(name, nothing)}, now {expected.get(name, nothing)}"
+            for name in expected | found
+            if found.get(name, nothing) != expected.get(name, nothing)
+        ]
         raise ValueError(
-            f"{directory} was begun with other settings: "
-            + ", ".join(f"{name} {found.get(name)}, now {expected[name]}" for name in differing)
-            + "; give the old settings to go on, or another --out to start anew"
+            f"{directory} was begun with other settings: {', '.join(differing)}; give the old "
+            "settings to go on, or another folder to start anew"
         )
 
 

@@ -111,8 +111,8 @@ def written_card(card: dict[str, Any]) -> str:
         f"{card['held_out_pictures']} held out. Licence of the pictures: {card['licence']}. "
         "The networks are under the licence of this repository.",
         "",
-        "Process: cosine (Nichol & Dhariwal); prediction: v; each network trained alone on the "
-        "mean squared error of v, with Adam, and averaged.",
+        "Process: cosine (Nichol & Dhariwal); prediction: v; each network trained on the mean "
+        "squared error of v to the data, or to the level it follows, with Adam, and averaged.",
         "",
         "```sh",
         f"python -m experiments.train_levels --data {card['data']} --out runs/nouns32",
@@ -121,9 +121,9 @@ def written_card(card: dict[str, Any]) -> str:
         "",
         f"Times: {card['machine']}, batches of {card['batch']}.",
         "",
-        "| level | architecture | parameters | steps x batch | ms an image | x bottom "
+        "| level | architecture | follows | parameters | steps x batch | ms an image | x bottom "
         "| MFLOP an image | held-out loss |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     bottom = card["levels"][0]["milliseconds_per_image"]
     for row in card["levels"]:
@@ -131,6 +131,7 @@ def written_card(card: dict[str, Any]) -> str:
         lines.append(
             f"| {row['level']} | base {shape['base']}, middle {shape['middle']}, bottom "
             f"{shape['bottom']}, {shape['scales']} scales, patch {shape['patch']} "
+            f"| {'the data' if row['teacher'] is None else 'level ' + str(row['teacher'])} "
             f"| {row['parameters']:,} | {row['steps']:,} x {row['batch']} "
             f"| {row['milliseconds_per_image']:.3f} | {row['milliseconds_per_image'] / bottom:.1f} "
             f"| {row['megaflops_per_image']:.1f} "

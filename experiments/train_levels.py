@@ -1,4 +1,4 @@
-"""Train the networks of a ladder, each alone, on the denoising loss.
+"""Train the networks of a ladder on the denoising loss, or to follow another of its networks.
 
 Killed at any moment, the same command goes on where the last checkpoint was, and on a CPU ends
 with the parameters of an unbroken run, bit for bit: every random number depends on the seed and
@@ -9,7 +9,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +24,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from experiments import images, runs
 from experiments.ladder import PREDICTION, PROCESS, RUNGS, Rung, restore_average
 from mlem_jax import checkpoint
-from mlem_jax.denoise import Teacher, Trainer, TrainState, denoising_trainer, loss_by_band
+from mlem_jax.denoise import Network, Trainer, TrainState, denoising_trainer, loss_by_band
 from mlem_jax.levels import linen_drift
 from mlem_jax.types import Params
 from mlem_jax.unet import Architecture, UNet, default_depthwise, depthwise_trained
@@ -68,14 +67,19 @@ def main(settings: Settings) -> None:
     for level in settings.levels:
         if not 1 <= level <= len(RUNGS):
             raise ValueError(f"expected levels from 1 to {len(RUNGS)}, got {level}")
-    # Teachers before those that follow them.
-    for level in sorted(settings.levels, key=lambda level: RUNGS[level - 1].teacher is not None):
+    for level in sorted(settings.levels, key=teachers_before):
         rung = RUNGS[level - 1]
         rung = rung._replace(steps=settings.steps or rung.steps)
         directory = settings.out / f"level_{level}"
         if not train_level(rung, directory, train, held_out, settings, deadline):
             print("time is up; the same command goes on from here")
             return
+
+
+def teachers_before(level: int) -> int:
+    """How many levels have to be trained before this one: its teacher, that one's teacher, ..."""
+    teacher = RUNGS[level - 1].teacher
+    return 0 if teacher is None else 1 + teachers_before(teacher)
 
 
 def split(pictures: np.ndarray, held_out: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +107,9 @@ def train_level(
     manager = ocp.CheckpointManager(
         directory.absolute() / "checkpoints", options=ocp.CheckpointManagerOptions(max_to_keep=2)
     )
-    teacher = None if rung.teacher is None else trained(settings.out / f"level_{rung.teacher}")
+    teacher, taught = None, None
+    if rung.teacher is not None:
+        teacher, taught = trained(settings.out / f"level_{rung.teacher}")
     trainer, state = make_trainer(rung, train.shape[1:], settings.seed, teacher)
     if (latest := manager.latest_step()) is not None:
         restored = manager.restore(
@@ -113,7 +119,8 @@ def train_level(
     key = jax.random.key(settings.seed)
     # The state is given up to the step, so that the parameters are not held twice.
     step = jax.jit(
-        lambda state, pictures: trainer.step(state, to_unit(pictures), key), donate_argnums=0
+        lambda state, pictures, taught: trainer.step(state, to_unit(pictures), key, taught),
+        donate_argnums=0,
     )
     log = directory / "log.jsonl"
     runs.cut_log(log, int(state.step))
@@ -127,7 +134,7 @@ def train_level(
     saved = time.monotonic()
     with progress(directory.name, rung, int(state.step)) as advance:
         for number in range(int(state.step), rung.steps):
-            state, loss = step(state, batches[number])
+            state, loss = step(state, batches[number], taught)
             done, now = number + 1, time.monotonic()
             if done % settings.log_every == 0 or done == rung.steps:
                 runs.append(log, step=done, loss=float(loss), rate=advance(done, float(loss)))
@@ -152,19 +159,18 @@ def train_level(
     return True
 
 
-def trained(directory: Path) -> Teacher:
-    """A level at the end of its training, to be followed.
+def trained(directory: Path) -> tuple[Network, Params]:
+    """A level at the end of its training, to be followed, and its parameters.
 
     Raises:
         FileNotFoundError: if it is not there yet.
     """
     about, params = restore_average(directory / "average")
-    network = linen_drift(UNet(Architecture(**about["architecture"]), default_depthwise()))
-    return partial(network, params)
+    return linen_drift(UNet(Architecture(**about["architecture"]), default_depthwise())), params
 
 
 def make_trainer(
-    rung: Rung, shape: tuple[int, ...], seed: int, teacher: Teacher | None
+    rung: Rung, shape: tuple[int, ...], seed: int, teacher: Network | None
 ) -> tuple[Trainer, TrainState]:
     """The trainer of one network and its state before the first step."""
     on_cpu = jax.default_backend() == "cpu"
@@ -183,7 +189,7 @@ def make_trainer(
 
 
 def determining(rung: Rung, settings: Settings) -> dict[str, Any]:
-    """All that the trained parameters depend on."""
+    """All that the trained parameters depend on, but for a teacher's own."""
     return {
         **rung._asdict(),
         "architecture": rung.architecture._asdict(),

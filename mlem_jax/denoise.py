@@ -6,6 +6,7 @@ to make levels, the solver never sees it.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -44,11 +45,12 @@ class Trainer(NamedTuple):
 
     Attributes:
         init: parameters to the state before the first step.
-        step: `(state, images, key) -> (state, loss)`, to be jitted.
+        step: `(state, images, key, teacher_params) -> (state, loss)`, to be jitted; the last are
+            None where there is no teacher.
     """
 
     init: Callable[[Params], TrainState]
-    step: Callable[[TrainState, Images, Key], tuple[TrainState, Float[Array, ""]]]
+    step: Callable[[TrainState, Images, Key, Params], tuple[TrainState, Float[Array, ""]]]
 
 
 def stratified_times(key: Key, count: int) -> Float[Array, " batch"]:
@@ -89,7 +91,7 @@ def denoising_trainer(
     network: Network,
     optimiser: optax.GradientTransformation,
     *,
-    teacher: Teacher | None = None,
+    teacher: Network | None = None,
     decay: float = 0.999,
 ) -> Trainer:
     """Params <- optimiser(grad E loss);  average <- d average + (1 - d) params.
@@ -99,7 +101,7 @@ def denoising_trainer(
         prediction: what the network predicts.
         network: `(params, images, t) -> images`; differentiated in reverse mode.
         optimiser: any Optax optimiser.
-        teacher: followed instead of the data, if given.
+        teacher: followed instead of the data, if given; its parameters are given to each step.
         decay: of the average; smaller in the first steps, min(decay, (1 + n) / (10 + n)), so that
             the initial parameters are soon forgotten.
     """
@@ -108,14 +110,19 @@ def denoising_trainer(
         average = jax.tree.map(jnp.copy, params)  # Its own buffers: both may be donated.
         return TrainState(params, average, optimiser.init(params), jnp.zeros((), jnp.int32))
 
-    def step(state: TrainState, images: Images, key: Key) -> tuple[TrainState, Float[Array, ""]]:
+    def step(
+        state: TrainState, images: Images, key: Key, teacher_params: Params
+    ) -> tuple[TrainState, Float[Array, ""]]:
         time_key, noise_key, flip_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
         images = random_flips(flip_key, images)
         t = process.end * stratified_times(time_key, len(images))
         noise = jax.random.normal(noise_key, images.shape, images.dtype)
+        followed = None if teacher is None else partial(teacher, teacher_params)
 
         def objective(params: Params) -> Float[Array, ""]:
-            losses = denoising_loss(process, prediction, network, params, images, t, noise, teacher)
+            losses = denoising_loss(
+                process, prediction, network, params, images, t, noise, followed
+            )
             return losses.mean()
 
         loss, gradient = jax.value_and_grad(objective)(state.params)

@@ -24,8 +24,8 @@ class Draw(Protocol):
 
 def independent(key: Key | None, logits: Logits) -> Fires:
     """B ~ Bernoulli(p), independent over steps and levels (arXiv:2603.24594, section 3)."""
-    uniform = jax.random.uniform(_needed(key), logits.shape, logits.dtype)
-    return uniform < probabilities(logits)
+    # A plain uniform has steps of 1e-7 in single precision: too coarse for small p under 1/p.
+    return jax.random.bernoulli(_needed(key), probabilities(logits), mode="high")
 
 
 def systematic(key: Key | None, logits: Logits) -> Fires:

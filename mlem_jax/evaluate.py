@@ -67,6 +67,20 @@ def couple(
     return Batch(x, noise, solve(levels, params, x, steps, top, noise))
 
 
+def check_batch(batch: Batch) -> None:
+    """References like the starts.
+
+    Raises:
+        ValueError: if their shapes or dtypes differ.
+    """
+    x, reference = batch.x, batch.reference
+    if x.shape != reference.shape or x.dtype != reference.dtype:
+        raise ValueError(
+            f"expected references like the starts, {x.dtype}{list(x.shape)}, got "
+            f"{reference.dtype}{list(reference.shape)}"
+        )
+
+
 def square_errors(end: State, reference: State) -> Float[Array, " batch"]:
     """Mean over the entries of a sample of (x - x_ref)^2, for each sample."""
     return jnp.mean((end - reference) ** 2, axis=tuple(range(1, end.ndim)))
@@ -87,6 +101,7 @@ def judge(
     Raises:
         ValueError: as `solve`.
     """
+    check_batch(batch)
     one = jax.tree.map(lambda table: table[0], plans)
     check_problem(levels, params, batch.x, steps, one, batch.noise)
     return _judge(levels._replace(costs=()), params, batch, steps, plans)
@@ -103,7 +118,7 @@ def best_of(
     *,
     count: int,
 ) -> Best:
-    """argmin over `count` drawn plans of the mean error on the batch.
+    """argmin over `count` drawn plans of the mean error on the batch, where that is finite.
 
     Args:
         levels: the ladder; static.
@@ -127,7 +142,7 @@ def best_of(
         [draw_plan(draw, logits, jax.random.fold_in(key, number)) for number in range(count)]
     )
     errors = judge(levels, params, batch, steps, plans).mean(axis=1)
-    chosen = jnp.argmin(errors)
+    chosen = jnp.argmin(jnp.where(jnp.isfinite(errors), errors, jnp.inf))
     plan = jax.tree.map(lambda table: table[chosen], plans)
     return Best(plan, errors[chosen], price(plan, levels.costs), errors)
 

@@ -26,9 +26,9 @@ class Gates(NamedTuple):
     """A family of gates over time: a pair of pure functions, as in Optax.
 
     Attributes:
-        init: `() -> parameters`, a pytree of arrays.
-        logits: `(parameters, t[steps]) -> logits [steps, levels]`, differentiable in the
-            parameters; columns of gates that are certain are +inf.
+        init: `() -> theta`, the parameters, a pytree of arrays.
+        logits: `(theta, t[steps]) -> logits [steps, levels]`, differentiable in theta; columns of
+            gates that are certain are +inf.
     """
 
     init: Callable[[], Any]
@@ -107,14 +107,14 @@ def log_linear_gates(start: Sequence[float], *, delta: float = 0.1) -> Gates:
     def init() -> LogLinear:
         return LogLinear(jnp.zeros_like(begin), jnp.asarray(begin))
 
-    def logits(params: LogLinear, t: PerStep) -> Logits:
+    def logits(theta: LogLinear, t: PerStep) -> Logits:
         if not isinstance(t, Tracer) and not np.all(np.asarray(t) > -delta):
             raise ValueError(
                 f"expected times above -delta = {-delta}, got {np.min(np.asarray(t))}; learn the "
                 "gates over a time that runs from 0, at the data"
             )
-        feature = jnp.log(jnp.asarray(t, params.offset.dtype) + delta)[:, None]
-        return _with_certain(free, params.slope * feature + params.offset)
+        feature = jnp.log(jnp.asarray(t, theta.offset.dtype) + delta)[:, None]
+        return _with_certain(free, theta.slope * feature + theta.offset)
 
     return Gates(init, logits)
 
@@ -139,10 +139,10 @@ def piecewise_linear_gates(start: Sequence[float], knots: Sequence[float]) -> Ga
     def init() -> Float[Array, "knots free"]:
         return jnp.tile(begin, (len(places), 1))
 
-    def logits(params: Float[Array, "knots free"], t: PerStep) -> Logits:
-        at = jnp.asarray(places, params.dtype)
-        along = jax.vmap(lambda own: jnp.interp(jnp.asarray(t, params.dtype), at, own), 1, 1)
-        return _with_certain(free, along(params))
+    def logits(theta: Float[Array, "knots free"], t: PerStep) -> Logits:
+        at = jnp.asarray(places, theta.dtype)
+        along = jax.vmap(lambda own: jnp.interp(jnp.asarray(t, theta.dtype), at, own), 1, 1)
+        return _with_certain(free, along(theta))
 
     return Gates(init, logits)
 

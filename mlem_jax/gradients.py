@@ -12,6 +12,15 @@ of (B - p) / (p (1 - p)). The path term is taken forward: one `jax.jvp` through 
 the derivative along a direction v ~ N(0, I), and (v . grad L) v has the mean grad L, since
 E[v v^T] = I. Nothing is stored along the run, so memory does not grow with its steps.
 
+The score function is noisy: it multiplies the error that all gates make together with what each of
+them did. `weigh_to_leading_order` does without it. Where the end depends on the gates linearly,
+
+    x - x_ref = sum_g (B_g/p_g - 1) J_g ,      E |x - x_ref|^2 = sum_g |J_g|^2 (1/p_g - 1) ,
+
+the path term alone has the right mean if B/p is given the derivative -B/(2p) in the logit instead
+of its own, -B (1-p)/p: for E[2 (B/p - 1) (-B/(2p))] = -(1-p)/p = d/dl (1/p - 1). In general this is
+the gradient to leading order in the differences J, at a small part of the variance.
+
 References:
     arXiv:2603.24594, section 3.
     Williams 1992, REINFORCE: the score function and its baselines.
@@ -24,10 +33,12 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from mlem_jax.gates import probabilities
-from mlem_jax.types import Fires, Key, Logits, Params, Scalar
+from mlem_jax.plan import Plan, weigh_ratios
+from mlem_jax.types import Fires, Key, Logits, Scalar
 
 Tree = TypeVar("Tree")
 
@@ -37,42 +48,67 @@ def score(fires: Fires, logits: Logits) -> Float[Array, "steps levels"]:
     return fires - probabilities(logits)
 
 
-def score_gradient(logits: Callable[[Tree], Logits], params: Tree, fires: Fires) -> Tree:
+def score_gradient(logits: Callable[[Tree], Logits], theta: Tree, fires: Fires) -> Tree:
     """d log P(B) / dtheta = sum_{n,k} (B - p) dl/dtheta.
 
     Args:
         logits: of the gates as a function of their parameters; few, so it is differentiated in
             forward mode, all directions at once.
-        params: theta.
+        theta: where.
         fires: B, drawn by `draws.independent`.
     """
-    own = score(fires, logits(params))
-    jacobian = jax.jacfwd(logits)(params)
+    own = score(fires, logits(theta))
+    jacobian = jax.jacfwd(logits)(theta)
     return jax.tree.map(lambda leaf: jnp.tensordot(own, leaf, axes=2), jacobian)
 
 
 def forward_gradient(
-    function: Callable[[Tree], Scalar], params: Tree, directions: Tree
+    function: Callable[[Tree], Scalar], theta: Tree, directions: Tree
 ) -> tuple[Scalar, Tree]:
     """L, and 1/m sum_i (v_i . grad L) v_i, by forward mode.
 
     Args:
         function: L; its `lax.cond`s keep skipping, for no predicate depends on a direction.
-        params: where.
-        directions: v, like `params` with a leading axis [tangents]; of mean 0 and covariance I,
-            such as `draw_directions` gives, the result is unbiased.
+        theta: where.
+        directions: v, like theta with a leading axis [tangents]; of mean 0 and covariance I,
+            such as `gaussian_directions` gives, the result is unbiased.
     """
 
     def along(direction: Tree) -> tuple[Scalar, Scalar]:
-        return jax.jvp(function, (params,), (direction,))
+        return jax.jvp(function, (theta,), (direction,))
 
     value, slopes = jax.vmap(along, out_axes=(None, 0))(directions)
     return value, jax.tree.map(lambda v: jnp.tensordot(slopes, v, axes=1) / len(slopes), directions)
 
 
-def draw_directions(key: Key, params: Params, tangents: int) -> Any:
+def weigh_to_leading_order(fires: Fires, logits: Logits) -> Plan:
+    """The plan of `plan.weigh`, with d(B/p)/dl = -B/(2p): a path term that needs no score."""
+    weights = jnp.where(fires, 1 + jnp.exp(-jnp.where(fires, logits, 0)), 0)
+    # Zero, with a derivative of one; a certain gate has none.
+    moved = jnp.where(jnp.isfinite(logits), logits - jax.lax.stop_gradient(logits), 0)
+    return weigh_ratios(fires, jax.lax.stop_gradient(weights) * (1 - moved / 2))
+
+
+def orthogonal_directions(key: Key, theta: Any, tangents: int) -> Any:
+    """v = sqrt(d) times rows of a random orthogonal matrix: E[v v^T] = I, and less noise.
+
+    With as many tangents as there are parameters the forward gradient is the gradient itself.
+
+    Raises:
+        ValueError: if there are more tangents than parameters.
+    """
+    flat, unravel = ravel_pytree(theta)
+    if tangents > len(flat):
+        raise ValueError(
+            f"expected at most one tangent for each of {len(flat)} parameters, got {tangents}"
+        )
+    rotation = jax.random.orthogonal(key, len(flat), dtype=flat.dtype)
+    return jax.vmap(unravel)(len(flat) ** 0.5 * rotation[:tangents])
+
+
+def gaussian_directions(key: Key, theta: Any, tangents: int) -> Any:
     """v ~ N(0, I), `tangents` of them, stacked along a leading axis."""
-    leaves, structure = jax.tree.flatten(params)
+    leaves, structure = jax.tree.flatten(theta)
     keys = jax.random.split(key, len(leaves))
     drawn = [
         jax.random.normal(own, (tangents, *leaf.shape), leaf.dtype)

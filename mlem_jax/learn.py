@@ -26,18 +26,19 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from mlem_jax.draws import independent
-from mlem_jax.evaluate import Batch, square_errors
+from mlem_jax.evaluate import Batch, check_batch, square_errors
 from mlem_jax.gates import Gates
 from mlem_jax.gradients import (
-    draw_directions,
     forward_gradient,
+    gaussian_directions,
     leave_one_out,
     no_baseline,
     score_gradient,
+    weigh_to_leading_order,
 )
 from mlem_jax.levels import Levels, split_conditions
 from mlem_jax.noise import BrownianPath
-from mlem_jax.plan import expected_needs, weigh
+from mlem_jax.plan import Plan, expected_needs, weigh
 from mlem_jax.problem import check_problem
 from mlem_jax.solve import run_unchecked
 from mlem_jax.steps import Steps
@@ -45,18 +46,20 @@ from mlem_jax.types import Fires, Key, Logits, Params, Scalar
 
 Baseline = Callable[[Float[Array, " groups"]], Float[Array, " groups"]]
 """What is taken off each group's error; it may depend on the errors of the others alone."""
+Directions = Callable[[Key, Any, int], Any]
+"""`(key, theta, tangents)` to vectors like theta, stacked, of mean 0 and covariance I."""
 
 
 class LearnState(NamedTuple):
     """All that the next step of learning needs.
 
     Attributes:
-        params: of the gates.
+        theta: parameters of the gates.
         optimiser: state of the Optax optimiser.
         step: steps done.
     """
 
-    params: Any
+    theta: Any
     optimiser: Any
     step: Int[Array, ""]
 
@@ -106,6 +109,70 @@ class Terms(NamedTuple):
     score: Any
 
 
+def score_function_terms(
+    levels: Levels,
+    params: tuple[Params, ...],
+    batch: Batch,
+    steps: Steps,
+    gates: Gates,
+    theta: Any,
+    fires: Fires,
+    directions: Any,
+) -> Terms:
+    """The error of one run under given gates, its path derivative and its score.
+
+    Args:
+        levels: the ladder; static.
+        params: one pytree a level.
+        batch: the group's samples.
+        steps: the integrator.
+        gates: the family.
+        theta: its parameters.
+        fires: B, the draw of this group.
+        directions: of the forward gradient, with a leading axis [tangents].
+    """
+
+    def logits(theta: Any) -> Logits:
+        return gates.logits(theta, steps.t)
+
+    def error(theta: Any) -> Scalar:
+        # Not `drop_idle`: an evaluation of weight 0 may have a derivative that is not 0.
+        return _error(levels, params, batch, steps, weigh(fires, logits(theta)))
+
+    value, path = forward_gradient(error, theta, directions)
+    return Terms(value, path, score_gradient(logits, theta, fires))
+
+
+def leading_order_terms(
+    levels: Levels,
+    params: tuple[Params, ...],
+    batch: Batch,
+    steps: Steps,
+    gates: Gates,
+    theta: Any,
+    fires: Fires,
+    directions: Any,
+) -> Terms:
+    """As `score_function_terms`, to leading order in the differences, with no score.
+
+    The derivation is that of `gradients.weigh_to_leading_order`.
+    """
+
+    def error(theta: Any) -> Scalar:
+        plan = weigh_to_leading_order(fires, gates.logits(theta, steps.t))
+        return _error(levels, params, batch, steps, plan)
+
+    value, path = forward_gradient(error, theta, directions)
+    return Terms(value, path, jax.tree.map(jnp.zeros_like, theta))
+
+
+Estimate = Callable[
+    [Levels, tuple[Params, ...], Batch, Steps, Gates, Any, Fires, Any],
+    Terms,
+]
+"""See `score_function_terms`."""
+
+
 def gate_learner(
     levels: Levels,
     steps: Steps,
@@ -114,7 +181,9 @@ def gate_learner(
     *,
     penalty: float,
     groups: int,
+    estimate: Estimate = score_function_terms,
     tangents: int = 1,
+    directions: Directions = gaussian_directions,
     baseline: Baseline = leave_one_out,
 ) -> Learner:
     """theta <- optimiser(grad of E |x - x_ref|^2 + penalty x expected cost).
@@ -127,7 +196,10 @@ def gate_learner(
         penalty: lambda, in square error per unit of cost.
         groups: draws of the gates a batch; as many as samples in the paper, fewer where a device
             wants larger batches. Their spread is the noise of the gradient.
+        estimate: what a group gives: `score_function_terms`, the paper's and the default, whose
+            mean is the gradient exactly, or `leading_order_terms`, far less noisy.
         tangents: directions of the forward gradient a group. One costs about one more run.
+        directions: `gradients.gaussian_directions` or `gradients.orthogonal_directions`.
         baseline: `gradients.leave_one_out`, or `gradients.no_baseline`.
 
     Returns:
@@ -142,29 +214,30 @@ def gate_learner(
         raise ValueError(
             f"expected a penalty >= 0 on the cost, got {penalty}; a negative one rewards spending"
         )
-    fewest = 1 if baseline is no_baseline else 2
-    if groups < fewest or tangents < 1:
+    if tangents < 1 or groups < 1:
+        raise ValueError(f"expected at least 1 group and 1 tangent, got {groups} and {tangents}")
+    if groups < 2 and baseline is not no_baseline:
         raise ValueError(
-            f"expected at least {fewest} groups and 1 tangent, got {groups} and {tangents}; a "
-            "baseline compares groups with each other: take more, or no_baseline"
+            "expected at least 2 groups, got 1: a baseline compares groups with each other; take "
+            "more groups, or no_baseline"
         )
 
     def init() -> LearnState:
-        params = gates.init()
-        return LearnState(params, optimiser.init(params), jnp.zeros((), jnp.int32))
+        theta = gates.init()
+        return LearnState(theta, optimiser.init(theta), jnp.zeros((), jnp.int32))
 
     def step(
         state: LearnState, params: tuple[Params, ...], batch: Batch, key: Key
     ) -> tuple[LearnState, LearnInfo]:
-        theta = state.params
+        theta = state.theta
         logits = gates.logits(theta, steps.t)
         check_problem(levels, params, batch.x, steps, weigh(logits > 0, logits), batch.noise)
 
         def one_group(given: tuple[Key, Any]) -> Terms:
             draw_key, direction_key = jax.random.split(given[0])
             fires = independent(draw_key, logits)
-            directions = draw_directions(direction_key, theta, tangents)
-            return group_terms(levels, steps, gates, theta, fires, directions, *cut.put(given[1]))
+            along = directions(direction_key, theta, tangents)
+            return estimate(levels, *cut.put(given[1]), steps, gates, theta, fires, along)
 
         cut = _cut(params, batch, groups)
         terms = jax.lax.map(one_group, (jax.random.split(key, groups), cut.parts))
@@ -183,42 +256,6 @@ def gate_learner(
     return Learner(init, step)
 
 
-def group_terms(
-    levels: Levels,
-    steps: Steps,
-    gates: Gates,
-    theta: Any,
-    fires: Fires,
-    directions: Any,
-    params: tuple[Params, ...],
-    batch: Batch,
-) -> Terms:
-    """The error of one run under given gates, with its two derivatives.
-
-    Args:
-        levels: the ladder; static.
-        steps: the integrator.
-        gates: the family.
-        theta: its parameters.
-        fires: B, the draw of this group.
-        directions: of the forward gradient, with a leading axis [tangents].
-        params: of the levels.
-        batch: the group's samples.
-    """
-
-    def logits(theta: Any) -> Logits:
-        return gates.logits(theta, steps.t)
-
-    def error(theta: Any) -> Scalar:
-        # Not `drop_idle`: an evaluation of weight 0 may have a derivative that is not 0.
-        plan = weigh(fires, logits(theta))
-        end = run_unchecked(levels, params, batch.x, steps, plan, batch.noise)
-        return square_errors(end, batch.reference).mean()
-
-    value, path = forward_gradient(error, theta, directions)
-    return Terms(value, path, score_gradient(logits, theta, fires))
-
-
 def error_gradient(terms: Terms, baseline: Baseline) -> Any:
     """mean_g [ path_g + (error_g - baseline_g) score_g ], over terms stacked [groups]."""
     advantage = terms.error - baseline(terms.error)
@@ -227,6 +264,13 @@ def error_gradient(terms: Terms, baseline: Baseline) -> Any:
         terms.path,
         terms.score,
     )
+
+
+def _error(
+    levels: Levels, params: tuple[Params, ...], batch: Batch, steps: Steps, plan: Plan
+) -> Scalar:
+    end = run_unchecked(levels, params, batch.x, steps, plan, batch.noise)
+    return square_errors(end, batch.reference).mean()
 
 
 def _cost_and_gradient(
@@ -253,11 +297,14 @@ class _Cut(NamedTuple):
 def _cut(params: tuple[Params, ...], batch: Batch, groups: int) -> _Cut:
     """Groups of equal size, with the conditions of their samples."""
     path = batch.noise if isinstance(batch.noise, BrownianPath) else None
-    if len(batch.x) % groups or path is not batch.noise:
+    if path is not batch.noise:
+        raise ValueError("expected a path or no noise to learn on, got stored noise; give the "
+                         "brownian_path it was stored from")  # fmt: skip
+    if not len(batch.x) or len(batch.x) % groups:
         raise ValueError(
-            f"expected a batch that is a multiple of {groups} groups, and a path or no noise, got "
-            f"{len(batch.x)} samples and {type(batch.noise).__name__}"
+            f"expected a batch that is a multiple of {groups} groups, got {len(batch.x)} samples"
         )
+    check_batch(batch)
     conditions, put_conditions = split_conditions(params)
     samples = None if path is None else path.samples
     parts = jax.tree.map(

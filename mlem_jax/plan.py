@@ -54,7 +54,11 @@ class Price(NamedTuple):
 def weigh(fires: Fires, logits: Logits) -> Plan:
     """w_k = B_k/p_k - B_{k+1}/p_{k+1};  needed_k = B_k or B_{k+1}."""
     # The inner `where` keeps the overflow of a closed gate's e^-l out of derivatives.
-    ratios = jnp.where(fires, 1 + jnp.exp(-jnp.where(fires, logits, 0)), 0)
+    return weigh_ratios(fires, jnp.where(fires, 1 + jnp.exp(-jnp.where(fires, logits, 0)), 0))
+
+
+def weigh_ratios(fires: Fires, ratios: Weights) -> Plan:
+    """w_k = r_k - r_{k+1} for any ratios r, 0 where a gate is closed."""
     return Plan(ratios - _next_level(ratios), fires | _next_level(fires))
 
 
@@ -151,7 +155,8 @@ def fit_budget(family: Callable[[float], Logits], costs: Sequence[float], budget
         budget: in the unit of `costs`, for all steps together.
 
     Raises:
-        ValueError: if the budget is above the cost with every gate certain.
+        ValueError: if the budget is below what the gates cost at the least scale (certain levels
+            are paid at any), or above the cost with every gate certain.
     """
 
     def cost(log_scale: float) -> float:
@@ -160,6 +165,10 @@ def fit_budget(family: Callable[[float], Logits], costs: Sequence[float], budget
     # With idle evaluations dropped a certain ladder costs its top alone, which may be less than
     # a nearly certain one: search below the scale at which the budget is first met.
     low, high = math.log(1e-9 * min(costs)), math.log(1e-9 * min(costs))
+    if cost(low) > budget:
+        raise ValueError(
+            f"expected a budget above {cost(low)}, the cost of the certain levels, got {budget}"
+        )
     while cost(high) < budget:
         low, high = high, high + 1.0
         if high > math.log(1e9 * max(costs)):

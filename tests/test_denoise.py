@@ -49,7 +49,7 @@ def test_training_finds_the_best_linear_denoiser_and_the_average_follows():
     state, step = trainer.init(jnp.asarray(0.0)), jax.jit(trainer.step)
     pictures = normals(2, 256, 8, 8, 3) * 0.5
     for _ in range(300):
-        state, _ = step(state, pictures, jax.random.key(0))
+        state, _ = step(state, pictures, jax.random.key(0), None)
     t = jnp.linspace(0, 1, 20_001)
     spread = float(jnp.var(pictures))
     alpha, sigma = COSINE.alpha(t), COSINE.sigma(t)
@@ -63,13 +63,13 @@ def test_a_stopped_and_resumed_run_is_the_unbroken_one():
     step = jax.jit(trainer.step)
     unbroken = trainer.init(jnp.asarray(0.0))
     for _ in range(6):
-        unbroken, _ = step(unbroken, IMAGES, jax.random.key(4))
+        unbroken, _ = step(unbroken, IMAGES, jax.random.key(4), None)
     halted = trainer.init(jnp.asarray(0.0))
     for _ in range(3):
-        halted, _ = step(halted, IMAGES, jax.random.key(4))
+        halted, _ = step(halted, IMAGES, jax.random.key(4), None)
     resumed = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), halted)
     for _ in range(3):
-        resumed, _ = step(resumed, IMAGES, jax.random.key(4))
+        resumed, _ = step(resumed, IMAGES, jax.random.key(4), None)
     assert jax.tree.all(jax.tree.map(jnp.array_equal, unbroken, resumed))
 
 
@@ -120,3 +120,14 @@ def test_half_of_the_pictures_are_mirrored_and_none_otherwise_changed():
     mirrored = (flipped == pictures[:, :, ::-1]).all(axis=(1, 2, 3))
     assert (same ^ mirrored).all()
     assert abs(same.sum() - 200) < 5 * 10  # 5 standard errors.
+
+
+def test_a_network_that_follows_another_ends_at_it_and_not_at_the_data():
+    trainer = denoise.denoising_trainer(
+        COSINE, pr.predict_data, linear, optax.adam(3e-2), teacher=linear, decay=0.9
+    )
+    state, step = trainer.init(jnp.asarray(0.0)), jax.jit(trainer.step)
+    for _ in range(300):
+        state, loss = step(state, IMAGES, jax.random.key(0), jnp.asarray(2.5))
+    assert float(state.average) == pytest.approx(2.5, rel=1e-3)
+    assert loss < 1e-5

@@ -78,3 +78,16 @@ def test_cost_at_an_error_follows_a_power_law_and_skips_what_does_not_pay():
     np.testing.assert_allclose(
         evaluate.cost_at_error(costs, errors, 7.0 * np.array([10.0, 30.0]) ** -1.5), [10.0, 30.0]
     )
+
+
+def test_a_draw_that_is_not_finite_is_never_the_best():
+    def fragile(params, x, t):
+        return jnp.where(jnp.abs(x) > 3, jnp.nan, params * jnp.sin(x + t))
+
+    levels = LEVELS._replace(drifts=(fragile,) * 3)
+    thin = gates.constant_gates((1.0, 0.05, 0.05), 10)  # Weights of 20: most draws go astray.
+    best = evaluate.best_of(
+        levels, PARAMS, BATCH, STEPS, draws.independent, thin, jax.random.key(3), count=12
+    )
+    assert jnp.isnan(best.errors).any()
+    assert best.error == jnp.nanmin(best.errors)

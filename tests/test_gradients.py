@@ -10,7 +10,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from mlem_jax import gates, gradients, learn, plan
-from mlem_jax.evaluate import Batch, square_errors
+from mlem_jax.evaluate import Batch, couple, square_errors
+from mlem_jax.levels import Levels
 from mlem_jax.noise import brownian_path
 from mlem_jax.solve import solve
 from mlem_jax.steps import euler_maruyama, uniform_grid
@@ -61,14 +62,16 @@ def second_moments(theta, tangents):
     return jax.vmap(jax.vmap(unravel))(jnp.asarray(tuples))
 
 
-def all_terms(ladder, params, steps, family, theta, batch, tangents=1):
+def all_terms(
+    ladder, params, steps, family, theta, batch, tangents=1, estimate=learn.score_function_terms
+):
     """Probabilities of all draws, and their terms with the directions integrated out."""
     directions = second_moments(theta, tangents)
 
     @jax.jit
     def terms_of(fires):
         each = jax.vmap(
-            lambda own: learn.group_terms(ladder, steps, family, theta, fires, own, params, batch)
+            lambda own: estimate(ladder, params, batch, steps, family, theta, fires, own)
         )(directions)
         return jax.tree.map(lambda leaf: leaf.mean(axis=0), each)
 
@@ -139,17 +142,29 @@ def test_leaving_out_what_has_weight_0_would_give_another_gradient(monkeypatch):
 
 
 @pytest.mark.parametrize("logit", [-30.0, 30.0])
-def test_terms_are_finite_where_gates_are_nearly_closed_or_certain(logit):
-    ladder, params, steps, family, theta, batch = problem(3, 3, (1.0, 0.5, 0.5))
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("estimate", [learn.score_function_terms, learn.leading_order_terms])
+def test_terms_are_finite_where_gates_are_nearly_closed_or_certain(logit, dtype, estimate):
+    ladder, params, steps, family, theta, batch = problem(2, 3, (1.0, 0.5, 0.5))
     theta = theta._replace(slope=jnp.zeros(2), offset=jnp.full(2, logit))
+    params, theta, batch = jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if leaf.dtype == jnp.float64 else leaf,
+        (params, theta, batch),
+    )
     logits = family.logits(theta, steps.t)
-    likely = logits > 0
-    directions = gradients.draw_directions(KEY, theta, 1)
-    terms = learn.group_terms(ladder, steps, family, theta, likely, directions, params, batch)
-    assert jax.tree.all(jax.tree.map(lambda leaf: bool(jnp.isfinite(leaf).all()), terms))
-    for fires in (jnp.ones((3, 3), bool), jnp.zeros((3, 3), bool)):
+    directions = gradients.gaussian_directions(KEY, theta, 1)
+    run = jax.jit(partial(estimate, ladder), static_argnums=3)
+    # Every draw, however unlikely; in single precision those alone whose weights it can square.
+    every = itertools.product((True, False), repeat=4)
+    for bits in every if dtype == jnp.float64 else [(logit > 0,) * 4]:
+        fires = jnp.ones((2, 3), bool).at[:, 1:].set(jnp.asarray(bits).reshape(2, 2))
+        terms = run(params, batch, steps, family, theta, fires, directions)
+        assert jax.tree.all(jax.tree.map(lambda leaf: bool(jnp.isfinite(leaf).all()), terms))
         score = gradients.score(fires, logits)
         assert (jnp.abs(score) <= 1).all()
+        np.testing.assert_array_equal(score[:, 0], 0)
+    likely = jnp.ones((2, 3), bool).at[:, 1:].set(logit > 0)
+    assert jnp.abs(gradients.score(likely, logits)).max() < 1e-12  # Nothing to learn from it.
 
 
 def test_a_certain_gate_has_no_score():
@@ -172,7 +187,7 @@ def test_a_forward_gradient_along_a_basis_is_the_gradient():
 
 def test_directions_are_standard_normal_and_their_own():
     params = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(2)}
-    drawn = gradients.draw_directions(KEY, params, 20_000)
+    drawn = gradients.gaussian_directions(KEY, params, 20_000)
     flat = np.concatenate([drawn["a"].reshape(-1, 6), drawn["b"]], axis=1)
     error = 5 / np.sqrt(20_000)
     np.testing.assert_allclose(flat.mean(axis=0), 0, atol=error)
@@ -181,3 +196,67 @@ def test_directions_are_standard_normal_and_their_own():
 
 def test_the_baseline_of_a_group_is_the_mean_of_the_others():
     np.testing.assert_allclose(gradients.leave_one_out(jnp.asarray([1.0, 2.0, 6.0])), [4, 3.5, 1.5])
+
+
+def of_time_alone(sizes):
+    """Drifts that do not depend on the state: the end is linear in the gates."""
+    drifts = tuple(lambda params, x, t, size=size: 0 * x + size * (t + 1) for size in sizes)
+    return Levels(drifts, (1.0, 4.0, 16.0)[: len(sizes)]), ((),) * len(sizes)
+
+
+@pytest.mark.parametrize("start", [(1.0, 0.5, 0.5), (0.9, 0.6, 0.2)])
+def test_the_leading_order_is_all_where_the_end_is_linear_in_the_gates(start):
+    _, _, steps, family, theta, batch = problem(2, 3, start)
+    ladder, params = of_time_alone((0.4, 0.9, 1.0))
+    # The reference has to be the mean: the top level along the same path.
+    batch = couple(ladder, params, batch.x, steps, batch.noise)
+    given = (ladder, params, steps, family, theta, batch)
+    terms = all_terms(*given, estimate=learn.leading_order_terms)
+    found = mean_gradient(*terms, gradients.leave_one_out, 2)
+    np.testing.assert_allclose(found, exact_gradient(*given), rtol=1e-9, atol=1e-12)
+
+
+def test_the_leading_order_is_reached_as_the_levels_approach_each_other():
+    def relative_error(gap):
+        _, _, steps, family, theta, batch = problem(2, 3, (1.0, 0.5, 0.3))
+        ladder, _ = wavy_ladder()
+        params = tuple(jnp.asarray(1 - gap * away) for away in (1.0, 0.5, 0.0))
+        batch = couple(ladder, params, batch.x, steps, batch.noise)
+        given = (ladder, params, steps, family, theta, batch)
+        terms = all_terms(*given, estimate=learn.leading_order_terms)
+        found, exact = mean_gradient(*terms, gradients.no_baseline, 1), exact_gradient(*given)
+        return np.abs(found - exact).max() / np.abs(exact).max()
+
+    near, far = relative_error(0.01), relative_error(0.04)
+    assert near < 0.05
+    assert 2 < far / near < 8  # Of first order in the gap.
+
+
+def test_the_leading_order_plan_is_the_plan_and_certain_gates_do_not_move():
+    logits = gates.constant_gates((1.0, 0.5, 0.2), 2)
+    for _, fires in every_draw(logits):
+        expected = plan.weigh(fires, logits)
+        leading, moved = jax.jvp(
+            lambda own, fires=fires: gradients.weigh_to_leading_order(fires, own).weights,
+            (logits,),
+            (jnp.ones((2, 3)),),
+        )
+        np.testing.assert_array_equal(leading, expected.weights)
+        ratios = fires[:, 1:] / np.array([0.5, 0.2])
+        np.testing.assert_allclose(moved[:, 1], -(ratios[:, 0] - ratios[:, 1]) / 2)
+        np.testing.assert_allclose(moved[:, 0], ratios[:, 0] / 2)
+
+
+def test_as_many_orthogonal_directions_as_parameters_give_the_gradient():
+    function = lambda own: jnp.sum(jnp.sin(own["a"]) * own["b"] ** 2)  # noqa: E731
+    params = {"a": normals(0, 3), "b": normals(1, 3)}
+    directions = gradients.orthogonal_directions(KEY, params, 6)
+    _, found = gradients.forward_gradient(function, params, directions)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12), found, jax.grad(function)(params))
+    drawn = jax.vmap(lambda key: gradients.orthogonal_directions(key, params, 2))(
+        jax.random.split(KEY, 5000)
+    )
+    flat = np.concatenate([drawn["a"], drawn["b"]], axis=2).reshape(-1, 6)
+    np.testing.assert_allclose(flat.T @ flat / len(flat), np.eye(6), atol=5 * 2 / np.sqrt(5000))
+    with pytest.raises(ValueError, match="at most one tangent for each of 6 parameters, got 7"):
+        gradients.orthogonal_directions(KEY, params, 7)

@@ -37,11 +37,11 @@ def test_learning_goes_on_where_it_was_cut_and_ends_as_unbroken(settings, tmp_pa
     assert logged(settings) == whole
     assert [line["step"] for line in whole] == [1, 2, 3]
     assert (
-        len({tuple(line["params"]["offset"]) for line in whole}) == 3
+        len({tuple(line["theta"]["offset"]) for line in whole}) == 3
     )  # Each step moved the gates.
     result = json.loads((settings.out / "learned_gates.json").read_text())
     learned = result["samplers"]["ddpm"]
-    assert learned["params"] == whole[-1]["params"]
+    assert learned["theta"] == whole[-1]["theta"]
     table = np.array(learned["probabilities"])
     assert table.shape == (101, 2)
     assert (table[:, 0] == 1).all()

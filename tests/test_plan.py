@@ -171,3 +171,19 @@ def test_tables_that_do_not_fit_are_refused(tmp_path):
     np.savez(tmp_path / "other.npz", a=np.ones(2))
     with pytest.raises(ValueError, match="expected arrays `weights` and `needed`"):
         plan.load_plan(tmp_path / "other.npz")
+
+
+def test_a_budget_below_the_certain_levels_is_refused():
+    def family(scale):
+        return gates.inverse_cost_gates(COSTS, 10, scale=scale).at[:, 0].set(jnp.inf)
+
+    with pytest.raises(
+        ValueError, match=r"expected a budget above 10\.\d*, the cost of the certain"
+    ):
+        plan.fit_budget(family, COSTS, 5.0)
+
+
+def test_small_probabilities_are_kept_in_single_precision():
+    # A uniform of float32 is below 1e-9 as often as it is 0: once in 2^23.
+    logits = gates.table_gates(np.full((2**24, 4), 1e-9)).astype(jnp.float32)
+    assert draws.independent(jax.random.key(0), logits).sum() == 0

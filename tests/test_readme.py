@@ -8,12 +8,15 @@ from pathlib import Path
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
-def test_the_example_runs_and_prints_its_price():
-    (code,) = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    code += "\nassert samples.shape == x.shape and jnp.isfinite(samples).all()"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+def test_the_examples_run_one_after_the_other(tmp_path):
+    first, second = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    first += "\nassert samples.shape == x.shape and jnp.isfinite(samples).all()\n"
+    second += "\nassert state.step == 3 and best.error == best.errors.min() > 0\n"
+    command = [sys.executable, "-c", first + second]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert ran.stdout.startswith("Price(evaluations=")
+    assert (tmp_path / "best.npz").exists()
 
 
 def test_the_first_two_commands_are_the_quickstart_and_the_tests():
