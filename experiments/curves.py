@@ -62,8 +62,10 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if not own:
                 continue
             others = {
-                "inverse cost": curve(rows, "inverse cost, independent", which),
-                "theory": curve(rows, "theory, independent", which),
+                "inverse cost or theory": [
+                    *curve(rows, "inverse cost, independent", which),
+                    *curve(rows, "theory, independent", which),
+                ],
                 "Euler-Maruyama": honest,
                 "Euler-Maruyama, 250 steps or more": paper,
             }

@@ -50,13 +50,13 @@ class Settings:
     """Folder of learned gates, one a sampler."""
     samplers: tuple[Literal["ddpm", "ddim"], ...] = ("ddpm", "ddim")
     """What draws the pictures."""
-    images: int = 16
+    images: int = 12
     """Pictures in the batch that judges, and in the one that chooses."""
     reference_steps: int = 1000
     """Steps of the fine grid; the reference takes them all with the top level."""
     base_steps: int = 100
     """Steps of the multilevel plans."""
-    budgets: tuple[float, ...] = (20.0, 35.0, 60.0, 100.0, 160.0)
+    budgets: tuple[float, ...] = (20.0, 35.0, 55.0, 80.0)
     """Expected cost of the multilevel plans, in evaluations of the top level."""
     draws: int = 15
     """Draws of each random plan."""
