@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import curves, error_against_cost, learn_gates
+from experiments import curves, error_against_cost, influence, learn_gates
 
 
 @pytest.fixture
@@ -89,3 +89,16 @@ def test_a_ratio_of_costs_is_taken_at_equal_error():
     assert curves.ratio(own, [(cost * 3, error) for cost, error in own]) == pytest.approx(3)
     assert curves.ratio(own, [(10.0, 1e-5), (40.0, 1e-6)]) is None
     assert curves.ratio(own, []) is None
+
+
+def test_influence_leaves_out_one_difference_at_one_step():
+    for difference, row in ((2, [1, -1, 1]), (3, [0, 1, 0])):
+        weights = np.asarray(influence.leave_out(5, 3, 2, difference).weights)
+        np.testing.assert_array_equal(weights[2], row)
+        np.testing.assert_array_equal(np.delete(weights, 2, axis=0), np.tile([0, 0, 1], (4, 1)))
+
+
+def test_the_error_predicted_from_influence_is_that_of_a_ladder_where_it_is_exact():
+    # One step of two drifts: x = sum r_k d_k with a certain bottom, so E|x - x_ref|^2 is closed.
+    p = np.array([[1.0, 0.25], [1.0, 1.0]])
+    assert influence.predicted_error(np.array([[0.5], [7.0]]), p) == pytest.approx(0.5 * 3)
