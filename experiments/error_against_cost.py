@@ -9,8 +9,7 @@ any moment, the same command goes on. Writes results/error_against_cost.json and
 
 import dataclasses
 import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,12 +23,12 @@ from rich.progress import track
 from experiments import runs
 from experiments.comparison import timed_solve
 from experiments.curves import PAPER, draw_curves, summarise, summary_table
-from experiments.ladder import PROCESS, SHIPPED, Ladder, load, measured_gamma
-from experiments.learn_gates import family_of
+from experiments.ladder import PROCESS, SHIPPED, Ladder, load
+from experiments.learn_gates import learned_logits, scaled_families
 from experiments.machine import machine
 from experiments.quickstart import coarse_grids
 from experiments.samplers import SAMPLERS, path_of
-from mlem_jax import checkpoint, draws, gates, plan, steps
+from mlem_jax import draws, plan, steps
 from mlem_jax.evaluate import square_errors
 from mlem_jax.noise import draw_starts, store_path
 from mlem_jax.plan import Plan
@@ -137,9 +136,7 @@ def compare(
     rows = [json.loads(line) for line in lines]
     fine = steps.uniform_grid(PROCESS.end, 0.0, settings.reference_steps)
     base = steps.subgrid(fine, steps.uniform_grid(PROCESS.end, 0.0, settings.base_steps))
-    family = family_of(checkpoint.read_about(settings.gates / name))
-    theta = checkpoint.restore(settings.gates / name, family.init())
-    learned = family.logits(theta, SAMPLERS[name].table(base).t)
+    learned = learned_logits(settings.gates / name, SAMPLERS[name].table(base).t)
     methods = {
         (method.name, json.dumps(method.parameters)): method
         for method in (*euler_maruyama(ladder, fine), *multilevel(ladder, settings, base, learned))
@@ -233,23 +230,8 @@ def euler_maruyama(ladder: Ladder, fine: Grid) -> Iterator[Method]:
 def multilevel(ladder: Ladder, settings: Settings, base: Grid, learned: Logits) -> Iterator[Method]:
     """Three families of gates at every budget, and two more even draws of the learned ones."""
     costs, count = ladder.levels.costs, settings.base_steps
-    gamma = measured_gamma(costs, ladder.losses)
-
-    def certain_bottom(logits: Logits) -> Logits:
-        # Where nothing runs, the predicted data would be 0.
-        return logits.at[:, 0].set(jnp.inf)
-
-    families: dict[str, Callable[[float], Logits]] = {
-        "inverse cost": lambda scale: certain_bottom(
-            gates.inverse_cost_gates(costs, count, scale=scale)
-        ),
-        "theory": lambda scale: certain_bottom(
-            gates.theory_gates(costs, count, scale=scale, gamma=gamma)
-        ),
-        "learned": lambda scale: gates.shift_gates(learned, math.log(scale)),
-    }
     for budget in settings.budgets:
-        for family, of_scale in families.items():
+        for family, of_scale in scaled_families(ladder, count, learned).items():
             logits = plan.fit_budget(of_scale, costs, budget)
             kinds = {"independent": draws.independent, "midpoint": draws.midpoint}
             if family == "learned":
@@ -267,9 +249,9 @@ def multilevel(ladder: Ladder, settings: Settings, base: Grid, learned: Logits) 
 
 def determining(settings: Settings) -> dict[str, Any]:
     """All that the rows depend on."""
-    given = dataclasses.asdict(settings)
-    kept = {key: given[key] for key in given if key not in ("runs", "out", "samplers", "gates")}
-    return kept | {"ladder": settings.ladder.name}
+    given = runs.recorded(settings)
+    apart = ("runs", "out", "samplers", "gates")
+    return {name: given[name] for name in given if name not in apart}
 
 
 if __name__ == "__main__":

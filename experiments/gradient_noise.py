@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from experiments import runs
 from experiments.ladder import PROCESS, SHIPPED, load
 from experiments.learn_gates import ESTIMATES, theory_start
 from experiments.machine import machine
@@ -85,9 +86,7 @@ def main(settings: Settings) -> None:
                       f"{row['noise']:.1e}", "" if added is None else f"{added:.1e}")  # fmt: skip
     console.print(table)
     settings.out.mkdir(parents=True, exist_ok=True)
-    given = {name: str(value) if isinstance(value, Path) else value
-             for name, value in dataclasses.asdict(settings).items()}  # fmt: skip
-    result = {"machine": machine(), "settings": given, "rows": rows}
+    result = {"machine": machine(), "settings": runs.recorded(settings), "rows": rows}
     (settings.out / "gradient_noise.json").write_text(json.dumps(result, indent=1) + "\n")
     console.print(f"wrote {settings.out}/gradient_noise.json")
 

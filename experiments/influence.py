@@ -13,7 +13,6 @@ best over time, each as predicted and as measured. Writes results/influence.json
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -27,11 +26,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from experiments.ladder import PROCESS, SHIPPED, Ladder, load, measured_gamma
-from experiments.learn_gates import family_of
+from experiments import runs
+from experiments.ladder import PROCESS, SHIPPED, Ladder, load
+from experiments.learn_gates import learned_logits, scaled_families
 from experiments.machine import machine
 from experiments.samplers import SAMPLERS, path_of
-from mlem_jax import checkpoint, draws, gates, plan, steps
+from mlem_jax import draws, gates, plan, steps
 from mlem_jax.evaluate import Batch, couple, judge, stack_plans
 from mlem_jax.noise import draw_starts, store_path
 from mlem_jax.plan import Plan
@@ -74,8 +74,7 @@ def main(settings: Settings) -> None:
     ladder = load(settings.ladder)
     result: dict[str, Any] = {
         "machine": machine(),
-        "settings": {name: str(value) if isinstance(value, Path) else value
-                     for name, value in dataclasses.asdict(settings).items()},
+        "settings": runs.recorded(settings),
         "costs": ladder.levels.costs,
         "samplers": {},
     }  # fmt: skip
@@ -152,9 +151,6 @@ def families(
 ) -> dict[str, Logits]:
     """Gates of every kind for the budget."""
     costs, count = ladder.levels.costs, settings.base_steps
-    gamma = measured_gamma(costs, ladder.losses)
-    family = family_of(checkpoint.read_about(settings.gates / name))
-    learned = family.logits(checkpoint.restore(settings.gates / name, family.init()), table.t)
     # A gate pays both its levels; the bottom runs anyway.
     paid = np.array(costs[1:]) + np.array([0.0, *costs[1:-1]])
 
@@ -164,16 +160,11 @@ def families(
             np.concatenate([np.ones((count, 1)), np.minimum(1.0, scale * p)], axis=1)
         )
 
-    fixed: dict[str, Callable[[float], Logits]] = {
-        "inverse cost": lambda scale: gates.inverse_cost_gates(costs, count, scale=scale)
-        .at[:, 0].set(jnp.inf),
-        "theory": lambda scale: gates.theory_gates(costs, count, scale=scale, gamma=gamma)
-        .at[:, 0].set(jnp.inf),
-        "learned": lambda scale: gates.shift_gates(learned, math.log(scale)),
+    every = scaled_families(ladder, count, learned_logits(settings.gates / name, table.t)) | {
         "best constant": best(np.tile(influence.mean(axis=0), (count, 1))),
         "best over time": best(influence),
-    }  # fmt: skip
-    return {kind: plan.fit_budget(own, costs, settings.budget) for kind, own in fixed.items()}
+    }
+    return {kind: plan.fit_budget(own, costs, settings.budget) for kind, own in every.items()}
 
 
 def shown(name: str, rows: list[dict[str, Any]]) -> Table:

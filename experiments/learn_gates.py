@@ -9,7 +9,9 @@ results/learned_gates.json and .png.
 
 import dataclasses
 import json
+import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -39,6 +41,7 @@ from mlem_jax.learn import (
     score_function_terms,
 )
 from mlem_jax.noise import draw_starts
+from mlem_jax.types import Logits
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -105,8 +108,7 @@ def main(settings: Settings) -> None:
     }
     result = {
         "machine": machine(),
-        "settings": {key: str(value) if isinstance(value, Path) else value
-                     for key, value in determining(settings).items()},
+        "settings": determining(settings),
         "costs": ladder.levels.costs,
         "gates": gates_begun(ladder, settings),
         "t": times.tolist(),
@@ -159,6 +161,30 @@ def family_of(about: dict[str, Any]) -> Gates:
     if about["knots"]:
         return gates.piecewise_linear_gates(about["start"], about["knots"])
     return gates.log_linear_gates(about["start"], delta=about["delta"])
+
+
+def learned_logits(directory: Path, t: jax.Array) -> Logits:
+    """Gates as they were learned and saved, at some times."""
+    family = family_of(checkpoint.read_about(directory))
+    return family.logits(checkpoint.restore(directory, family.init()), t)
+
+
+def scaled_families(
+    ladder: Ladder, count: int, learned: Logits
+) -> dict[str, Callable[[float], Logits]]:
+    """Gates of `count` steps by name, dearer with the scale; the bottom level is certain in all.
+
+    See `theory_start` for why it is.
+    """
+    costs = ladder.levels.costs
+    gamma = measured_gamma(costs, ladder.losses)
+    return {
+        "inverse cost": lambda scale: gates.inverse_cost_gates(costs, count, scale=scale)
+        .at[:, 0].set(jnp.inf),
+        "theory": lambda scale: gates.theory_gates(costs, count, scale=scale, gamma=gamma)
+        .at[:, 0].set(jnp.inf),
+        "learned": lambda scale: gates.shift_gates(learned, math.log(scale)),
+    }  # fmt: skip
 
 
 def learn(name: str, family: Gates, ladder: Ladder, settings: Settings) -> LearnState:
@@ -218,9 +244,8 @@ def learn(name: str, family: Gates, ladder: Ladder, settings: Settings) -> Learn
 
 def determining(settings: Settings) -> dict[str, Any]:
     """All that the learned gates depend on."""
-    given = dataclasses.asdict(settings)
-    given = {key: given[key] for key in given if key not in ("runs", "out", "samplers")}
-    return given | {"ladder": settings.ladder.name}
+    given = runs.recorded(settings)
+    return {name: given[name] for name in given if name not in ("runs", "out", "samplers")}
 
 
 def line_of(info: LearnInfo, state: LearnState) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import optax
 import tyro
 from rich.console import Console
 
+from experiments import runs
 from experiments.ladder import PROCESS, SHIPPED, Ladder, load
 from experiments.learn_gates import theory_start
 from experiments.machine import machine
@@ -69,8 +70,7 @@ def main(settings: Settings) -> None:
     settings.out.mkdir(parents=True, exist_ok=True)
     result = {
         "machine": machine(),
-        "settings": {**dataclasses.asdict(settings), "ladder": settings.ladder.name,
-                     "out": settings.out.name},
+        "settings": runs.recorded(settings),
         "seconds": seconds,
         "ratio_to_plain": {
             name: float(np.median(np.array(taken) / plain)) for name, taken in seconds.items()

@@ -18,6 +18,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
+from experiments import runs
 from experiments.comparison import Method, Result, best_of_groups, picture_rows, run, table
 from experiments.ladder import PROCESS, SHIPPED, load, measured_gamma, relative_costs
 from experiments.machine import machine
@@ -95,8 +96,7 @@ def main(settings: Settings) -> None:
     settings.out.mkdir(parents=True, exist_ok=True)
     result = {
         "machine": machine(),
-        "settings": {**dataclasses.asdict(settings), "ladder": settings.ladder.name,
-                     "out": settings.out.name},
+        "settings": runs.recorded(settings),
         "costs": costs,
         "gamma": gamma,
         "rows": [{**each.row, "shown": any(each is one for one in shown)} for each in results],

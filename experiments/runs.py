@@ -1,8 +1,16 @@
-"""A folder that holds a long run: what determines it, and a log that survives a kill."""
+"""What is kept of a run: its settings, and for a long one a log that survives a kill."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
+
+
+def recorded(settings: Any) -> dict[str, Any]:
+    """Settings as result files keep them: folders by name, wherever they lie."""
+    given = dataclasses.asdict(settings)
+    return {name: value.name if isinstance(value, Path) else value
+            for name, value in given.items()}  # fmt: skip
 
 
 def check_settings(directory: Path, expected: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from mlem_jax.gates import probabilities
-from mlem_jax.plan import Plan, weigh_ratios
+from mlem_jax.plan import Plan, open_ratios, weigh_ratios
 from mlem_jax.types import Fires, Key, Logits, Scalar
 
 Tree = TypeVar("Tree")
@@ -83,10 +83,10 @@ def forward_gradient(
 
 def weigh_to_leading_order(fires: Fires, logits: Logits) -> Plan:
     """The plan of `plan.weigh`, with d(B/p)/dl = -B/(2p): a path term that needs no score."""
-    weights = jnp.where(fires, 1 + jnp.exp(-jnp.where(fires, logits, 0)), 0)
+    ratios = jax.lax.stop_gradient(open_ratios(fires, logits))
     # Zero, with a derivative of one; a certain gate has none.
     moved = jnp.where(jnp.isfinite(logits), logits - jax.lax.stop_gradient(logits), 0)
-    return weigh_ratios(fires, jax.lax.stop_gradient(weights) * (1 - moved / 2))
+    return weigh_ratios(fires, ratios * (1 - moved / 2))
 
 
 def orthogonal_directions(key: Key, theta: Any, tangents: int) -> Any:

@@ -53,8 +53,13 @@ class Price(NamedTuple):
 
 def weigh(fires: Fires, logits: Logits) -> Plan:
     """w_k = B_k/p_k - B_{k+1}/p_{k+1};  needed_k = B_k or B_{k+1}."""
+    return weigh_ratios(fires, open_ratios(fires, logits))
+
+
+def open_ratios(fires: Fires, logits: Logits) -> Weights:
+    """r_k = B_k/p_k, 0 where a gate is closed."""
     # The inner `where` keeps the overflow of a closed gate's e^-l out of derivatives.
-    return weigh_ratios(fires, jnp.where(fires, 1 + jnp.exp(-jnp.where(fires, logits, 0)), 0))
+    return jnp.where(fires, 1 + jnp.exp(-jnp.where(fires, logits, 0)), 0)
 
 
 def weigh_ratios(fires: Fires, ratios: Weights) -> Plan:

@@ -82,3 +82,9 @@ def test_a_checkpoint_without_its_description_is_said_to_be_damaged(saved):
     shutil.rmtree(saved / "about")
     with pytest.raises(ValueError, match="damaged or incomplete"):
         checkpoint.read_about(saved)
+
+
+def test_a_checkpoint_does_not_tell_where_it_was_written(tmp_path):
+    checkpoint.save(tmp_path / "own", {"a": jnp.ones(2)}, about={})
+    for file in (tmp_path / "own").rglob("*"):
+        assert file.is_dir() or str(tmp_path).encode() not in file.read_bytes(), file
