@@ -21,8 +21,9 @@ from rich.progress import track
 from rich.table import Table
 
 from experiments import runs
+from experiments.gates import theory_start
 from experiments.ladder import PROCESS, SHIPPED, load
-from experiments.learn_gates import ESTIMATES, theory_start
+from experiments.learn_gates import ESTIMATES
 from experiments.machine import machine
 from experiments.samplers import SAMPLERS, path_of
 from mlem_jax import gates, gradients, steps

@@ -9,9 +9,7 @@ results/learned_gates.json and .png.
 
 import dataclasses
 import json
-import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -26,12 +24,12 @@ from jax.flatten_util import ravel_pytree
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from experiments import runs
-from experiments.ladder import PROCESS, SHIPPED, Ladder, load, measured_gamma
+from experiments.gates import effects_at, families, family_of, free_start, theory_start
+from experiments.ladder import PROCESS, SHIPPED, Ladder, load
 from experiments.machine import machine
 from experiments.samplers import SAMPLERS, path_of
-from mlem_jax import checkpoint, gates, plan, steps
+from mlem_jax import checkpoint, gates, steps
 from mlem_jax.evaluate import Batch, couple
-from mlem_jax.gates import Gates
 from mlem_jax.gradients import orthogonal_directions
 from mlem_jax.learn import (
     LearnInfo,
@@ -41,7 +39,6 @@ from mlem_jax.learn import (
     score_function_terms,
 )
 from mlem_jax.noise import draw_starts
-from mlem_jax.types import Logits
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -62,25 +59,28 @@ class Settings:
     steps: int = 50
     """Steps of learning."""
     batch: int | None = None
-    """Pictures a step; default: 300 as in the paper on a GPU, 24 on a CPU."""
-    group: int = 4
+    """Pictures a step; default: 300 as in the paper on a GPU, 48 on a CPU."""
+    group: int = 2
     """Pictures that share a draw of the gates: 1 in the paper, more where a device wants it."""
     penalty: float = 1e-3
     """lambda: square error (mean over pixels) worth one evaluation of the top level."""
     base_steps: int = 100
     """Steps of the sampler."""
-    start_budget: float = 40.0
-    """Expected cost of the gates one begins with, in evaluations of the top level; their shape is
-    that of theory, p_k = min(1, C T_k^-(1/gamma + 1/2))."""
+    start_budget: float = 50.0
+    """Expected cost of the gates one begins with, in evaluations of the top level."""
+    knots: tuple[float, ...] = (0.0, 0.1, 0.25, 0.4, 0.55, 0.65, 0.72, 0.79, 0.86, 0.93, 1.0)
+    """Times between which logits are linear; learning begins at the gates of a pilot run. With none
+    the gates are the paper's, sigmoid(alpha_k log(t + delta) + beta_k), and begin at those of
+    theory, p_k = min(1, C T_k^-(1/gamma + 1/2))."""
+    pilot: Path = Path("results/pilot")
+    """What experiments.pilot measured, one file a sampler."""
     delta: float = 0.1
-    """Of p_k(t) = sigmoid(alpha_k log(t + delta) + beta_k)."""
-    knots: tuple[float, ...] = ()
-    """Times between which logits are linear, for that richer family instead."""
-    learning_rate: float = 0.15
+    """Of the paper's gates."""
+    learning_rate: float = 0.05
     """Of Adam, at the beginning; it falls to 0 like a cosine."""
-    estimate: Literal["leading-order", "score-function"] = "leading-order"
-    """Of the gradient: the first is far less noisy, the second is the paper's and has no bias."""
-    tangents: int = 6
+    estimate: Literal["score-function", "leading-order"] = "score-function"
+    """Of the gradient: the first is the paper's and has no bias, the second is far less noisy."""
+    tangents: int = 2
     """Directions of the forward gradient a group; with one for each parameter it is exact."""
     seed: int = 0
     """Of the starts, the paths, the gates and the directions."""
@@ -95,25 +95,28 @@ def main(settings: Settings) -> None:
     ladder = load(settings.ladder, settings.levels)
     if settings.batch is None:
         on_cpu = jax.default_backend() == "cpu"
-        settings = dataclasses.replace(settings, batch=24 if on_cpu else 300)
+        settings = dataclasses.replace(settings, batch=48 if on_cpu else 300)
     if cast(int, settings.batch) % settings.group:
         raise ValueError(f"expected a batch that is a multiple of the group of {settings.group}, "
                          f"got {settings.batch}")  # fmt: skip
-    family = family_of(gates_begun(ladder, settings))
-    learned = {name: learn(name, family, ladder, settings) for name in settings.samplers}
+    begun = {name: gates_begun(name, ladder, settings) for name in settings.samplers}
+    learned = {name: learn(name, about, ladder, settings) for name, about in begun.items()}
     times = np.linspace(0.0, PROCESS.end, 101)
-    tables = {
-        name: np.asarray(gates.probabilities(family.logits(state.theta, jnp.asarray(times))))
-        for name, state in learned.items()
-    }
+
+    def table(name: str, theta: Any) -> np.ndarray:
+        logits = family_of(begun[name]).logits(theta, jnp.asarray(times))
+        return np.asarray(gates.probabilities(logits))
+
+    tables = {name: table(name, state.theta) for name, state in learned.items()}
+    starts = {name: table(name, family_of(about).init()) for name, about in begun.items()}
     result = {
         "machine": machine(),
         "settings": determining(settings),
         "costs": ladder.levels.costs,
-        "gates": gates_begun(ladder, settings),
         "t": times.tolist(),
         "samplers": {
             name: {
+                "gates": begun[name],
                 "theta": as_lists(state.theta),
                 "probabilities": tables[name].tolist(),
                 "log": [json.loads(line) for line in
@@ -124,73 +127,31 @@ def main(settings: Settings) -> None:
     }  # fmt: skip
     settings.out.mkdir(parents=True, exist_ok=True)
     for name, state in learned.items():
-        about = {**result["gates"], "sampler": name, "settings": result["settings"]}
+        about = {**begun[name], "sampler": name, "settings": result["settings"]}
         checkpoint.save(settings.out / "learned_gates" / name, state.theta, about=about)
     (settings.out / "learned_gates.json").write_text(json.dumps(result) + "\n")
-    draw_gates(str(settings.out / "learned_gates.png"), times, tables, result["gates"]["start"])
+    draw_gates(str(settings.out / "learned_gates.png"), times, tables, starts)
     print(f"wrote {settings.out}/learned_gates.json, .png, and the gates in learned_gates/")
 
 
-def theory_start(ladder: Ladder, count: int, budget: float) -> list[float]:
-    """Probabilities of theory for a budget, the same at all times.
-
-    The bottom level is certain: with the predicted data as F, a step at which nothing runs would
-    predict the picture 0. Any other that theory makes certain must still be free to close.
-    """
-    costs = ladder.levels.costs
-    gamma = measured_gamma(costs, ladder.losses)
-    most = float(gates.table_gates([[0.95]])[0, 0])
-    logits = plan.fit_budget(
-        lambda scale: jnp.minimum(
-            gates.theory_gates(costs, count, scale=scale, gamma=gamma), most
-        ).at[:, 0].set(jnp.inf),
-        costs,
-        budget,
-    )  # fmt: skip
-    return [float(p) for p in gates.probabilities(logits[0])]
+def gates_begun(name: str, ladder: Ladder, settings: Settings) -> dict[str, Any]:
+    """What `family_of` makes the gates of a sampler from; kept with what is learned."""
+    about = {"delta": settings.delta, "knots": list(settings.knots)}
+    if settings.knots:
+        # The budget is that of the steps, which are uniform in time; the knots need not be.
+        grid = steps.uniform_grid(PROCESS.end, 0.0, settings.base_steps)[:-1]
+        effects = effects_at(settings.pilot / f"{name}.npz", grid)
+        own = families(ladder, settings.base_steps, effects)["pilot"]
+        table = free_start(ladder, own, settings.start_budget)
+        at_knots = [np.interp(settings.knots, grid[::-1], column[::-1]) for column in table.T]
+        return {"start": np.stack(at_knots, axis=1).tolist(), **about}
+    return {"start": theory_start(ladder, settings.base_steps, settings.start_budget), **about}
 
 
-def gates_begun(ladder: Ladder, settings: Settings) -> dict[str, Any]:
-    """What `family_of` makes the gates from; kept with what is learned."""
-    start = theory_start(ladder, settings.base_steps, settings.start_budget)
-    return {"start": start, "delta": settings.delta, "knots": list(settings.knots)}
-
-
-def family_of(about: dict[str, Any]) -> Gates:
-    """The family to be learned, from what is kept with the gates."""
-    if about["knots"]:
-        return gates.piecewise_linear_gates(about["start"], about["knots"])
-    return gates.log_linear_gates(about["start"], delta=about["delta"])
-
-
-def learned_logits(directory: Path, t: jax.Array) -> Logits:
-    """Gates as they were learned and saved, at some times."""
-    family = family_of(checkpoint.read_about(directory))
-    return family.logits(checkpoint.restore(directory, family.init()), t)
-
-
-def scaled_families(
-    ladder: Ladder, count: int, learned: Logits
-) -> dict[str, Callable[[float], Logits]]:
-    """Gates of `count` steps by name, dearer with the scale; the bottom level is certain in all.
-
-    See `theory_start` for why it is.
-    """
-    costs = ladder.levels.costs
-    gamma = measured_gamma(costs, ladder.losses)
-    return {
-        "inverse cost": lambda scale: gates.inverse_cost_gates(costs, count, scale=scale)
-        .at[:, 0].set(jnp.inf),
-        "theory": lambda scale: gates.theory_gates(costs, count, scale=scale, gamma=gamma)
-        .at[:, 0].set(jnp.inf),
-        "learned": lambda scale: gates.shift_gates(learned, math.log(scale)),
-    }  # fmt: skip
-
-
-def learn(name: str, family: Gates, ladder: Ladder, settings: Settings) -> LearnState:
+def learn(name: str, start: dict[str, Any], ladder: Ladder, settings: Settings) -> LearnState:
     """Learn the gates of one sampler from its last checkpoint on."""
-    directory = settings.runs / name
-    about = {"sampler": name, "costs": ladder.levels.costs, "losses": ladder.losses}
+    directory, family = settings.runs / name, family_of(start)
+    about = {"sampler": name, "costs": ladder.levels.costs, "losses": ladder.losses, **start}
     runs.check_settings(directory, determining(settings) | about)
     grid = steps.uniform_grid(PROCESS.end, 0.0, settings.base_steps)
     sampler = SAMPLERS[name]
@@ -245,7 +206,7 @@ def learn(name: str, family: Gates, ladder: Ladder, settings: Settings) -> Learn
 def determining(settings: Settings) -> dict[str, Any]:
     """All that the learned gates depend on."""
     given = runs.recorded(settings)
-    return {name: given[name] for name in given if name not in ("runs", "out", "samplers")}
+    return {name: given[name] for name in given if name not in ("runs", "out", "samplers", "pilot")}
 
 
 def line_of(info: LearnInfo, state: LearnState) -> dict[str, Any]:
@@ -272,7 +233,7 @@ def progress() -> Progress:
 
 
 def draw_gates(
-    file: str, times: np.ndarray, tables: dict[str, np.ndarray], start: list[float]
+    file: str, times: np.ndarray, tables: dict[str, np.ndarray], starts: dict[str, np.ndarray]
 ) -> None:
     """p_k(t) of every level, one panel a sampler; dashed where learning began."""
     figure, axes = plt.subplots(
@@ -282,7 +243,7 @@ def draw_gates(
         for level in range(table.shape[1]):
             color = f"C{level}"
             axis.semilogy(times, table[:, level], color, label=f"level {level + 1}")
-            axis.axhline(start[level], color=color, linestyle="--", linewidth=0.8, alpha=0.6)
+            axis.semilogy(times, starts[name][:, level], color, linestyle="--", linewidth=0.8)
         axis.set_title(name.upper())
         axis.set_xlabel("t, from the data to the noise")
         axis.grid(alpha=0.3)

@@ -19,8 +19,8 @@ import tyro
 from rich.console import Console
 
 from experiments import runs
+from experiments.gates import theory_start
 from experiments.ladder import PROCESS, SHIPPED, Ladder, load
-from experiments.learn_gates import theory_start
 from experiments.machine import machine
 from experiments.samplers import SAMPLERS, path_of
 from mlem_jax import gates, learn, steps

@@ -26,6 +26,7 @@ from mlem_jax.gates import (
     table_gates,
     theory_gates,
 )
+from mlem_jax.hold import hold_plan, open_first, trapezoid_plan
 from mlem_jax.levels import (
     Conditional,
     Guided,
@@ -39,7 +40,9 @@ from mlem_jax.levels import (
     nnx_drift,
 )
 from mlem_jax.noise import BrownianPath, brownian_path, draw_starts, snr_clock, store_path
+from mlem_jax.pilot import effect_gates, measure_effects, predict_error
 from mlem_jax.plan import (
+    Held,
     Plan,
     Price,
     draw_plan,
@@ -70,6 +73,7 @@ from mlem_jax.process import (
     variance_exploding,
 )
 from mlem_jax.solve import (
+    Carry,
     StepInputs,
     Trajectory,
     mlem_step,
@@ -82,6 +86,7 @@ from mlem_jax.steps import (
     ddim,
     ddpm,
     diffusion_euler_maruyama,
+    dpm_solver_2m,
     euler_maruyama,
     exponential_euler,
     karras_grid,
@@ -95,11 +100,13 @@ __all__ = [
     "Batch",
     "Best",
     "BrownianPath",
+    "Carry",
     "Conditional",
     "Draw",
     "Drift",
     "Gates",
     "Guided",
+    "Held",
     "Levels",
     "Plan",
     "Price",
@@ -119,9 +126,11 @@ __all__ = [
     "ddim",
     "ddpm",
     "diffusion_euler_maruyama",
+    "dpm_solver_2m",
     "draw_plan",
     "draw_starts",
     "drop_idle",
+    "effect_gates",
     "euler_maruyama",
     "expected_price",
     "exponential_euler",
@@ -129,6 +138,7 @@ __all__ = [
     "full_plan",
     "guided_levels",
     "hand_plan",
+    "hold_plan",
     "independent",
     "inverse_cost_gates",
     "judge",
@@ -140,12 +150,15 @@ __all__ = [
     "log_snr",
     "log_snr_grid",
     "measure_costs",
+    "measure_effects",
     "midpoint",
     "mlem_step",
     "nnx_drift",
+    "open_first",
     "perturb",
     "piecewise_linear_gates",
     "predict_data",
+    "predict_error",
     "predict_noise",
     "predict_score",
     "predict_v",
@@ -166,6 +179,7 @@ __all__ = [
     "systematic",
     "table_gates",
     "theory_gates",
+    "trapezoid_plan",
     "uniform_grid",
     "variance_exploding",
     "weigh",

@@ -102,10 +102,10 @@ def log_linear_gates(start: Sequence[float], *, delta: float = 0.1) -> Gates:
         ValueError: if a probability is outside (0, 1], if no level is left to learn, or (from
             `logits`) if a time is not above -delta.
     """
-    free, begin = _free_gates(start)
+    free, begin = _free_gates(np.asarray(start, np.float64)[None])
 
     def init() -> LogLinear:
-        return LogLinear(jnp.zeros_like(begin), jnp.asarray(begin))
+        return LogLinear(jnp.zeros_like(begin[0]), begin[0])
 
     def logits(theta: LogLinear, t: PerStep) -> Logits:
         if not isinstance(t, Tracer) and not np.all(np.asarray(t) > -delta):
@@ -119,25 +119,30 @@ def log_linear_gates(start: Sequence[float], *, delta: float = 0.1) -> Gates:
     return Gates(init, logits)
 
 
-def piecewise_linear_gates(start: Sequence[float], knots: Sequence[float]) -> Gates:
+def piecewise_linear_gates(start: ArrayLike, knots: Sequence[float]) -> Gates:
     """l_k(t) linear between its values at the knots, constant beyond the first and the last.
 
     The parameters are the logits [knots, free] at the knots.
 
     Args:
-        start: as for `log_linear_gates`.
+        start: as for `log_linear_gates`, or a table [knots, levels] of probabilities at the knots;
+            a level that is to be certain is 1 at all of them.
         knots: times, rising, at least two.
 
     Raises:
-        ValueError: as `log_linear_gates`, and if the knots are not such times.
+        ValueError: as `log_linear_gates`, and if the knots are not such times, or the table has
+            not a row for each, or a level is certain at some of them alone.
     """
-    free, begin = _free_gates(start)
     places = np.asarray(knots, np.float64)
     if places.ndim != 1 or len(places) < 2 or not (np.diff(places) > 0).all():
         raise ValueError(f"expected at least two knots, rising, got {tuple(knots)}")
+    table = np.asarray(start, np.float64)
+    if table.ndim == 2 and len(table) != len(places):
+        raise ValueError(f"expected a start at each of {len(places)} knots, got {len(table)} rows")
+    free, begin = _free_gates(np.broadcast_to(table, (len(places), table.shape[-1])))
 
     def init() -> Float[Array, "knots free"]:
-        return jnp.tile(begin, (len(places), 1))
+        return begin
 
     def logits(theta: Float[Array, "knots free"], t: PerStep) -> Logits:
         at = jnp.asarray(places, theta.dtype)
@@ -168,15 +173,21 @@ def _power_gates(costs: Sequence[float], scale: float, exponent: float, steps: i
     return table_gates(np.tile(np.minimum(1.0, rates), (steps, 1)))
 
 
-def _free_gates(start: Sequence[float]) -> tuple[np.ndarray, Float[Array, " free"]]:
-    """Which gates are to be learned, and their logits at the start."""
-    logits = table_gates(np.asarray(start, np.float64)[None])[0]
-    free = np.isfinite(np.asarray(logits))
+def _free_gates(start: np.ndarray) -> tuple[np.ndarray, Float[Array, "rows free"]]:
+    """Which gates are to be learned, and their logits at the start, of a table [rows, levels]."""
+    logits = table_gates(start)
+    finite = np.asarray(jnp.isfinite(logits))
+    free = np.asarray(finite.all(axis=0))
+    if (finite.any(axis=0) & ~free).any():
+        raise ValueError(
+            f"expected levels that start below 1 at all knots, or at 1 at all of them, got {start}"
+        )
     if not free.any():
         raise ValueError(
-            f"expected a level to learn, one that starts below 1, got probabilities {tuple(start)}"
+            "expected a level to learn, one that starts below 1, got probabilities "
+            f"{start.tolist()}"
         )
-    return free, logits[free]
+    return free, logits[:, free]
 
 
 def _with_certain(free: np.ndarray, columns: Float[Array, "steps free"]) -> Logits:

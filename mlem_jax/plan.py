@@ -26,6 +26,18 @@ from mlem_jax.levels import check_costs
 from mlem_jax.types import Fires, Key, Logits, PerLevel, Probabilities, Weights
 
 
+class Held(NamedTuple):
+    """What a plan does with differences F^k - F^{k-1} as they were when last evaluated.
+
+    Attributes:
+        weights: of the held difference k in the estimate of each step, before it is renewed.
+        renewed: whether the difference of this step is held from now on.
+    """
+
+    weights: Weights
+    renewed: Bool[Array, "steps levels"]
+
+
 class Plan(NamedTuple):
     """Which levels run at each step, and with what weight.
 
@@ -33,10 +45,12 @@ class Plan(NamedTuple):
         weights: of each level's F at each step; differentiable in the logits.
         needed: whether the level is evaluated. Not `weights != 0`: with p_k = p_{k+1} and both
             gates open the weight is 0 while its derivative is not.
+        held: use of earlier differences; None where a step knows nothing of those before it.
     """
 
     weights: Weights
     needed: Bool[Array, "steps levels"]
+    held: Held | None = None
 
 
 class Price(NamedTuple):
@@ -70,9 +84,13 @@ def weigh_ratios(fires: Fires, ratios: Weights) -> Plan:
 def drop_idle(plan: Plan) -> Plan:
     """The same plan without evaluations of weight 0, for running it: never for learning its gates.
 
-    With every gate certain this leaves the top level alone, which is plain Euler-Maruyama.
+    With every gate certain this leaves the top level alone, which is plain Euler-Maruyama. What a
+    difference to be held is made of stays.
     """
-    return plan._replace(needed=plan.needed & (plan.weights != 0))
+    used = plan.weights != 0
+    if plan.held is not None:
+        used |= plan.held.renewed | _next_level(plan.held.renewed)
+    return plan._replace(needed=plan.needed & used)
 
 
 def draw_plan(draw: Draw, logits: Logits, key: Key | None) -> Plan:
@@ -187,8 +205,11 @@ def fit_budget(family: Callable[[float], Logits], costs: Sequence[float], budget
 
 def save_plan(file: str | Path, plan: Plan) -> None:
     """Write a plan as .npz, without pickle."""
+    tables = {"weights": plan.weights, "needed": plan.needed}
+    if plan.held is not None:
+        tables |= {"held_weights": plan.held.weights, "renewed": plan.held.renewed}
     with Path(file).open("wb") as stream:
-        np.savez(stream, weights=np.asarray(plan.weights), needed=np.asarray(plan.needed))
+        np.savez(stream, allow_pickle=False, **{n: np.asarray(x) for n, x in tables.items()})
 
 
 def load_plan(file: str | Path) -> Plan:
@@ -198,11 +219,15 @@ def load_plan(file: str | Path) -> Plan:
         ValueError: if the file is not a plan.
     """
     with np.load(file, allow_pickle=False) as arrays:
-        if set(arrays.files) != {"weights", "needed"}:
-            raise ValueError(
-                f"expected arrays `weights` and `needed` in {file}, got {sorted(arrays.files)}"
-            )
-        return Plan(jnp.asarray(arrays["weights"]), jnp.asarray(arrays["needed"]))
+        tables = {name: jnp.asarray(arrays[name]) for name in arrays.files}
+    held = {"held_weights", "renewed"} & set(tables)
+    if set(tables) - held != {"weights", "needed"} or len(held) == 1:
+        raise ValueError(
+            f"expected arrays `weights` and `needed`, perhaps with `held_weights` and `renewed`, "
+            f"in {file}, got {sorted(tables)}"
+        )
+    memory = Held(tables["held_weights"], tables["renewed"]) if held else None
+    return Plan(tables["weights"], tables["needed"], memory)
 
 
 def _next_level(table: Shaped[Array, "steps levels"]) -> Shaped[Array, "steps levels"]:

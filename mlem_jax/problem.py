@@ -29,7 +29,10 @@ def check_problem(
     if not isinstance(params, tuple | list) or len(params) != ladder:
         raise ValueError(f"expected one pytree of params for each of {ladder} levels, got "
                          f"{len(params)}; params is a tuple")  # fmt: skip
-    for name, table in zip(plan._fields, plan, strict=True):
+    tables = {"weights": plan.weights, "needed": plan.needed}
+    if plan.held is not None:
+        tables |= {f"held.{name}": table for name, table in plan.held._asdict().items()}
+    for name, table in tables.items():
         if table.shape != (count, ladder):
             raise ValueError(
                 f"expected plan.{name} of shape [{count} steps, {ladder} levels], got "

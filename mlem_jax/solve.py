@@ -19,7 +19,9 @@ weight is the plan's, and the step is
 
     x' = scale x + gain sum_k weights[k] f^k(x, t) + noise xi ,
 
-each level evaluated at most once, and not at all where the plan does not need it.
+each level evaluated at most once, and not at all where the plan does not need it. Where the tables
+say so, a step remembers: differences as they were last evaluated (`plan.held`), and the estimate of
+the step before (`steps.previous`). Both enter linearly, so they are two more terms of the same sum.
 """
 
 from functools import partial
@@ -27,26 +29,36 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Shaped
+from jaxtyping import Array, Int, Shaped
 
 from mlem_jax.levels import Levels, split_conditions
 from mlem_jax.noise import BrownianPath, draw_increment
 from mlem_jax.plan import Plan
 from mlem_jax.problem import Noise, check_problem
 from mlem_jax.steps import Steps
-from mlem_jax.types import Drift, Params, PerLevel, Scalar, State
+from mlem_jax.types import Drift, Params, Scalar, State
 
 
 class StepInputs(NamedTuple):
     """All that one step is told: a row of the steps, a row of the plan, a normal vector."""
 
-    t: Scalar
-    scale: Scalar
-    gain: Scalar
-    noise: Scalar
-    weights: PerLevel
-    needed: Bool[Array, " levels"]
+    steps: Steps
+    plan: Plan
     increment: State | None
+
+
+class Carry(NamedTuple):
+    """What a step hands to the next.
+
+    Attributes:
+        x: the state.
+        held: differences as last evaluated; None for a plan that holds none.
+        previous: the estimate of the last step; None for steps that do not ask for it.
+    """
+
+    x: State
+    held: Shaped[Array, "levels *state"] | None = None
+    previous: State | None = None
 
 
 class Trajectory(NamedTuple):
@@ -61,22 +73,47 @@ class Trajectory(NamedTuple):
     states: Shaped[Array, "kept *state"]
 
 
-def mlem_step(levels: Levels, params: tuple[Params, ...], x: State, inputs: StepInputs) -> State:
-    """x' = scale x + gain sum_k weights[k] f^k(x, t) + noise xi.
+def mlem_step(
+    levels: Levels, params: tuple[Params, ...], carry: Carry, inputs: StepInputs
+) -> Carry:
+    """x' = scale x + gain F + previous F_before + noise xi,  F the multilevel estimate.
 
     Raises:
         ValueError: if a level's result has not the state's shape and dtype.
     """
-    drift = jnp.zeros_like(x)
+    steps = inputs.steps
+    estimate, held = _estimate(levels, params, carry, steps.t, inputs.plan)
+    x = steps.scale * carry.x + steps.gain * estimate
+    if inputs.increment is not None:
+        x = x + steps.noise * inputs.increment
+    if steps.previous is None or carry.previous is None:
+        return Carry(x, held)
+    return Carry(x + steps.previous * carry.previous, held, estimate)
+
+
+def _estimate(
+    levels: Levels, params: tuple[Params, ...], carry: Carry, t: Scalar, plan: Plan
+) -> tuple[State, Shaped[Array, "levels *state"] | None]:
+    """F = sum_k weights[k] f^k + sum_k held.weights[k] H_k, and the differences H held from now."""
+    total, held, renewed = jnp.zeros_like(carry.x), carry.held, jnp.zeros(0, bool)
+    if held is not None and plan.held is not None:
+        total, renewed = jnp.tensordot(plan.held.weights, held, 1), plan.held.renewed
+        held = jnp.where(jnp.expand_dims(renewed, range(1, held.ndim)), 0, held)
     for k, (level, own) in enumerate(zip(levels.drifts, params, strict=True)):
 
-        def run(total: State, k: int = k, level: Drift = level, own: Params = own) -> State:
-            return total + inputs.weights[k] * _evaluate(k, level, own, x, inputs.t)
+        def run(sums: tuple, k: int = k, level: Drift = level, own: Params = own) -> tuple:
+            total, held = sums
+            value = _evaluate(k, level, own, carry.x, t)
+            if held is not None:
+                # Level k has a part in two differences: its own, and with a minus in the next.
+                for place, sign in ((k, 1), (k + 1, -1))[: len(levels.drifts) - k]:
+                    part = jnp.where(renewed[place], sign * value, 0)
+                    held = held.at[place].add(part)
+            return total + plan.weights[k] * value, held
 
-        # The sum passes through, so the branch not taken does nothing: not even a copy.
-        drift = jax.lax.cond(inputs.needed[k], run, lambda total: total, drift)
-    x = inputs.scale * x + inputs.gain * drift
-    return x if inputs.increment is None else x + inputs.noise * inputs.increment
+        # The sums pass through, so the branch not taken does nothing: not even a copy.
+        total, held = jax.lax.cond(plan.needed[k], run, lambda sums: sums, (total, held))
+    return total, held
 
 
 def solve(
@@ -173,7 +210,8 @@ def run_unchecked(
     levels: Levels, params: tuple[Params, ...], x: State, steps: Steps, plan: Plan, noise: Noise
 ) -> State:
     """`solve` as it is compiled, for whoever has checked the problem."""
-    return _scan(levels, params, x, steps, plan, noise, jnp.arange(len(steps.t)))
+    begun = _begin(levels, x, steps, plan)
+    return _scan(levels, params, begun, steps, plan, noise, jnp.arange(len(steps.t))).x
 
 
 _solve = jax.jit(run_unchecked, static_argnums=0)
@@ -189,12 +227,12 @@ def _solve_path(
     noise: Noise,
     stride: int,
 ) -> Shaped[Array, "kept *state"]:
-    def stretch(x: State, numbers: Int[Array, " stride"]) -> tuple[State, State]:
-        x = _scan(levels, params, x, steps, plan, noise, numbers)
-        return x, x
+    def stretch(carry: Carry, numbers: Int[Array, " stride"]) -> tuple[Carry, State]:
+        carry = _scan(levels, params, carry, steps, plan, noise, numbers)
+        return carry, carry.x
 
     blocks = jnp.arange(len(steps.t)).reshape(-1, stride)
-    states = jax.lax.scan(stretch, x, blocks)[1]
+    states = jax.lax.scan(stretch, _begin(levels, x, steps, plan), blocks)[1]
     return jnp.concatenate([x[None], states])
 
 
@@ -233,30 +271,38 @@ def _costless(levels: Levels) -> Levels:
     return levels._replace(costs=())
 
 
+def _begin(levels: Levels, x: State, steps: Steps, plan: Plan) -> Carry:
+    """Nothing held yet: zeros, which the first renewal replaces."""
+    held = None if plan.held is None else jnp.zeros((len(levels.drifts), *x.shape), x.dtype)
+    return Carry(x, held, None if steps.previous is None else jnp.zeros_like(x))
+
+
 def _scan(
     levels: Levels,
     params: tuple[Params, ...],
-    x: State,
+    carry: Carry,
     steps: Steps,
     plan: Plan,
     noise: Noise,
     numbers: Int[Array, " numbers"],
-) -> State:
-    """The loop: from x over the steps with these numbers."""
-    # In the state's dtype, so that nothing is promoted.
-    cast = partial(jnp.asarray, dtype=x.dtype)
-    times, scale, gain, deviation, weights = map(cast, (*steps, plan.weights))
+) -> Carry:
+    """The loop: over the steps with these numbers."""
+    like = carry.x
 
-    def body(x: State, n: Int[Array, ""]) -> tuple[State, None]:
-        increment = draw_increment(noise, n, x) if isinstance(noise, BrownianPath) else (
-            None if noise is None else noise[n].astype(x.dtype)
+    def in_the_states_dtype(table: Array) -> Array:
+        # So that nothing is promoted.
+        return table if table.dtype == bool else table.astype(like.dtype)
+
+    tables = jax.tree.map(in_the_states_dtype, (steps, plan))
+
+    def body(carry: Carry, n: Int[Array, ""]) -> tuple[Carry, None]:
+        increment = draw_increment(noise, n, like) if isinstance(noise, BrownianPath) else (
+            None if noise is None else noise[n].astype(like.dtype)
         )  # fmt: skip
-        row = StepInputs(
-            times[n], scale[n], gain[n], deviation[n], weights[n], plan.needed[n], increment
-        )
-        return mlem_step(levels, params, x, row), None
+        own_steps, own_plan = jax.tree.map(lambda table: table[n], tables)
+        return mlem_step(levels, params, carry, StepInputs(own_steps, own_plan, increment)), None
 
-    return jax.lax.scan(body, x, numbers)[0]
+    return jax.lax.scan(body, carry, numbers)[0]
 
 
 def _evaluate(k: int, level: Drift, params: Params, x: State, t: Scalar) -> State:

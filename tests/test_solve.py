@@ -12,6 +12,7 @@ from mlem_jax.levels import Guided, Levels, guided_levels
 from mlem_jax.noise import brownian_path, draw_starts, snr_clock, store_path
 from mlem_jax.process import cosine
 from mlem_jax.solve import (
+    Carry,
     StepInputs,
     mlem_step,
     solve,
@@ -76,7 +77,7 @@ def test_a_switch_is_its_two_pieces_run_apart():
     whole = solve(LEVELS, PARAMS, X, STEPS, switch, PATH)
     x = X
     for level, cut in ((1, slice(None, at)), (3, slice(at, None))):
-        steps = sp.Steps(*(column[cut] for column in STEPS))
+        steps = jax.tree.map(lambda column: column[cut], STEPS)
         path = PATH._replace(first=PATH.first[cut], last=PATH.last[cut])
         x = solve(LEVELS, PARAMS, x, steps, plan.full_plan(len(steps.t), 3, level), path)
     np.testing.assert_allclose(x, whole, atol=1e-12)
@@ -91,7 +92,7 @@ def mean_over_draws(levels, params, steps, logits, noise):
 
 def test_one_step_is_unbiased():
     logits = gates.table_gates([[1.0, 0.4, 0.3]])
-    steps = sp.Steps(*(column[:1] for column in STEPS))
+    steps = jax.tree.map(lambda column: column[:1], STEPS)
     noise = normals(1, 1, 4, 3)
     mean = mean_over_draws(LEVELS, PARAMS, steps, logits, noise)
     top = solve(LEVELS, PARAMS, X, steps, plan.full_plan(1, 3, 3), noise)
@@ -308,11 +309,10 @@ def test_forward_mode_goes_through_the_solver():
 
 def test_a_step_is_a_function_of_its_row_alone():
     row = StepInputs(
-        *map(jnp.asarray, (0.2, 0.9, 0.1, 0.3)),
-        weights=jnp.array([-1.0, 2.0, 0.0]),
-        needed=jnp.array([True, True, False]),
+        sp.Steps(*map(jnp.asarray, (0.2, 0.9, 0.1, 0.3))),
+        plan.Plan(jnp.array([-1.0, 2.0, 0.0]), jnp.array([True, True, False])),
         increment=normals(4, 4, 3),
     )
-    found = mlem_step(LEVELS, PARAMS, X, row)
+    found = mlem_step(LEVELS, PARAMS, Carry(X), row).x
     drift = -wavy(0.6, X, 0.2) + 2 * wavy(0.9, X, 0.2)
     np.testing.assert_allclose(found, 0.9 * X + 0.1 * drift + 0.3 * row.increment, atol=1e-14)
