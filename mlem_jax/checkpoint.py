@@ -26,7 +26,7 @@ def save(directory: str | Path, tree: Params, *, about: Mapping[str, Any]) -> No
     """
     with _checkpointer() as checkpointer:
         items = ocp.args.Composite(
-            tree=ocp.args.StandardSave(tree), about=ocp.args.JsonSave(dict(about))
+            tree=ocp.args.StandardSave(_boxed(tree)), about=ocp.args.JsonSave(dict(about))
         )
         checkpointer.save(Path(directory).absolute(), items, force=True)
     # Where Orbax leaves markers it writes this machine's path into them; only their being there
@@ -56,11 +56,11 @@ def restore(directory: str | Path, like: Params) -> Params:
         FileNotFoundError: if there is no checkpoint.
         ValueError: if it holds another tree (each leaf that differs is named), or is damaged.
     """
-    directory = _existing(directory)
+    directory, boxed = _existing(directory), _boxed(like)
     found = {leaf.name: _kind(leaf) for leaf in jax.tree.leaves(_stored_tree(directory))}
     expected = {
         jax.tree_util.keystr(path, simple=True, separator="."): _kind(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(like)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(boxed)
     }
     differing = [
         f"  {name}: expected {expected.get(name, 'nothing')}, got {found.get(name, 'nothing')}"
@@ -72,8 +72,9 @@ def restore(directory: str | Path, like: Params) -> Params:
             f"the checkpoint {directory} is of another architecture; restore it with the one "
             "named in its `about`:\n" + "\n".join(differing[:10])
         )
-    items = ocp.args.Composite(tree=ocp.args.StandardRestore(abstract(like)))
-    return _read(directory, items).tree
+    items = ocp.args.Composite(tree=ocp.args.StandardRestore(abstract(boxed)))
+    restored = _read(directory, items).tree
+    return restored if boxed is like else restored["array"]
 
 
 def abstract(like: Params) -> Params:
@@ -86,6 +87,11 @@ def abstract(like: Params) -> Params:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like
     )
+
+
+def _boxed(tree: Params) -> Params:
+    """The tree itself, or one around a single array, which Orbax does not take alone."""
+    return {"array": tree} if jax.tree_util.all_leaves([tree]) else tree
 
 
 def _read(directory: str | Path, items: ocp.args.Composite) -> Any:

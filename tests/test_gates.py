@@ -51,6 +51,17 @@ def test_piecewise_linear_gates_go_through_their_knots_and_straight_between():
     np.testing.assert_allclose(logits[:, 1], [1.0, 1.0, 1.0, 1.0, 2.5, 3.0, 3.0], atol=1e-12)
 
 
+def test_piecewise_linear_gates_start_at_a_table():
+    table = [[1.0, 0.9], [1.0, 0.2], [1.0, 0.5]]
+    family = gates.piecewise_linear_gates(table, (0.0, 0.3, 1.0))
+    p = gates.probabilities(family.logits(family.init(), jnp.asarray([1.0, 0.3, 0.0])))
+    np.testing.assert_allclose(p, table[::-1], rtol=1e-12)
+    with pytest.raises(ValueError, match="expected a start at each of 2 knots, got 3 rows"):
+        gates.piecewise_linear_gates(table, (0.0, 1.0))
+    with pytest.raises(ValueError, match="expected levels that start below 1 at all knots, or"):
+        gates.piecewise_linear_gates([[1.0, 1.0], [1.0, 0.2]], (0.0, 1.0))
+
+
 def test_a_shift_is_a_constant_added_to_every_beta():
     family = gates.log_linear_gates((1.0, 0.5, 0.25))
     theta = family.init()._replace(slope=jnp.asarray([0.7, -0.4]))
@@ -59,9 +70,15 @@ def test_a_shift_is_a_constant_added_to_every_beta():
     np.testing.assert_allclose(shifted, own, rtol=1e-12)
 
 
-def test_learned_gates_are_kept_and_restored(tmp_path):
-    family = gates.log_linear_gates((1.0, 0.5, 0.25))
-    theta = family.init()._replace(slope=jnp.asarray([0.7, -0.4]))
+@pytest.mark.parametrize(
+    "family",
+    [
+        gates.log_linear_gates((1.0, 0.5, 0.25)),
+        gates.piecewise_linear_gates((1.0, 0.5, 0.25), (0.0, 0.3, 1.0)),
+    ],
+)
+def test_learned_gates_are_kept_and_restored(family, tmp_path):
+    theta = jax.tree.map(lambda leaf: leaf + 0.7, family.init())
     checkpoint.save(tmp_path / "gates", theta, about={"start": [1.0, 0.5, 0.25]})
     restored = checkpoint.restore(tmp_path / "gates", family.init())
     np.testing.assert_array_equal(family.logits(theta, TIMES), family.logits(restored, TIMES))

@@ -96,7 +96,7 @@ def test_effects_predict_the_error_of_close_levels():
     batch = couple(levels, params, X, STEPS, PATH)
     errors = judge(levels, params, batch, STEPS, plans).mean(axis=1)
     predicted = pilot.predict_error(effects, logits)
-    assert 0 < predicted
+    assert predicted > 0
     assert abs(errors.mean() - predicted) < 5 * errors.std() / 400**0.5 + 0.05 * predicted
 
 

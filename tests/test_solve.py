@@ -77,7 +77,7 @@ def test_a_switch_is_its_two_pieces_run_apart():
     whole = solve(LEVELS, PARAMS, X, STEPS, switch, PATH)
     x = X
     for level, cut in ((1, slice(None, at)), (3, slice(at, None))):
-        steps = jax.tree.map(lambda column: column[cut], STEPS)
+        steps = sp.Steps(*(column[cut] for column in STEPS[:4]))
         path = PATH._replace(first=PATH.first[cut], last=PATH.last[cut])
         x = solve(LEVELS, PARAMS, x, steps, plan.full_plan(len(steps.t), 3, level), path)
     np.testing.assert_allclose(x, whole, atol=1e-12)
