@@ -1,10 +1,13 @@
 """Stacked ladders as plans: weights, needs, prices, files."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import stack as script
 from mlem_jax import draws, gates, plan, stack
 from mlem_jax.solve import solve
 from mlem_jax.steps import euler_maruyama, uniform_grid
@@ -155,3 +158,28 @@ def test_what_does_not_fit_is_refused(tmp_path):
     np.savez(tmp_path / "other.npz", a=np.ones(2))
     with pytest.raises(ValueError, match="expected arrays `times` and `shares`"):
         stack.load_stack(tmp_path / "other.npz")
+
+
+def test_the_script_judges_a_ladder_and_ships_its_shares(small_ladder, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "pictures.npz", images=pixels)
+    settings = script.Settings(
+        data=tmp_path / "pictures.npz", ladder=small_ladder, size=8, times=2, judged=2,
+        ship=True, out=tmp_path / "results",
+    )  # fmt: skip
+    with jax.enable_x64(False):
+        script.main(settings)
+    result = json.loads((settings.out / "stack.json").read_text())
+    assert result["settings"]["data"] == "pictures.npz"
+    assert (result["pictures_fitted"], result["pictures_judged"]) == (4, 4)
+    assert len(result["rows"]) == 2 * 11
+    for row in result["rows"]:
+        assert row["gain"] == pytest.approx(row["loss"] - row["stacked_loss"], abs=1e-4)
+        assert row["stacked_loss_standard_error"] > 0
+    shipped = stack.load_stack(small_ladder / "stack.npz")
+    np.testing.assert_allclose(shipped.shares, result["shares"], rtol=1e-6)
+    card = (small_ladder / "README.md").read_text()
+    assert card.count(script.HEADING) == 1
+    script.name_in_card(small_ladder / "README.md", shipped, result["rows"], 4)
+    assert (small_ladder / "README.md").read_text() == card
+    assert (settings.out / "stack.png").stat().st_size > 5000
