@@ -135,12 +135,9 @@ def test_conditions_go_with_their_data():
 def test_the_times_of_a_fit_are_spread_over_the_noise_of_any_process(own):
     times = shares.spread_times(own, 9)
     angles = np.arctan2(own.sigma(jnp.asarray(times)), own.alpha(jnp.asarray(times)))
+    np.testing.assert_allclose(np.diff(angles), angles[0] * 2, rtol=0.02)
     end = np.arctan2(own.sigma(jnp.asarray(own.end)), own.alpha(jnp.asarray(own.end)))
-    gaps = np.diff(np.concatenate([[0.0], angles, [end]]))
-    assert (gaps > 0).all()
-    assert gaps.max() < end / 5
-    np.testing.assert_allclose(angles, end - angles[::-1], atol=1e-3)
-    assert angles[0] < end / 100
+    np.testing.assert_allclose(end - angles[-1], angles[0], rtol=0.02)
 
 
 def test_a_fitted_stack_runs_from_gates_to_samples():
