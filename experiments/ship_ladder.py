@@ -54,6 +54,7 @@ def main(settings: Settings) -> None:
     rows = measure(rungs, params, held_out)
     for old in settings.out.glob("level_*"):
         shutil.rmtree(old)
+    (settings.out / "stack.npz").unlink(missing_ok=True)  # The shares were the old networks'.
     for row, own in zip(rows, params, strict=True):
         about = {**row, "shape": list(held_out.shape[1:]), "data": settings.data.name}
         checkpoint.save(settings.out / f"level_{row['level']}", own, about=about)

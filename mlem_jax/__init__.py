@@ -72,6 +72,7 @@ from mlem_jax.process import (
     rectified_flow,
     variance_exploding,
 )
+from mlem_jax.shares import fit_shares, fit_stack, fit_states
 from mlem_jax.solve import (
     Carry,
     StepInputs,
@@ -80,6 +81,16 @@ from mlem_jax.solve import (
     solve,
     solve_chunks,
     solve_path,
+)
+from mlem_jax.stack import (
+    Stack,
+    draw_stack_plan,
+    load_stack,
+    save_stack,
+    stack_price,
+    stack_shares,
+    stack_top,
+    weigh_stack,
 )
 from mlem_jax.steps import (
     Steps,
@@ -111,6 +122,7 @@ __all__ = [
     "Plan",
     "Price",
     "Process",
+    "Stack",
     "StepInputs",
     "Steps",
     "Trajectory",
@@ -128,6 +140,7 @@ __all__ = [
     "diffusion_euler_maruyama",
     "dpm_solver_2m",
     "draw_plan",
+    "draw_stack_plan",
     "draw_starts",
     "drop_idle",
     "effect_gates",
@@ -135,6 +148,9 @@ __all__ = [
     "expected_price",
     "exponential_euler",
     "fit_budget",
+    "fit_shares",
+    "fit_stack",
+    "fit_states",
     "full_plan",
     "guided_levels",
     "hand_plan",
@@ -146,6 +162,7 @@ __all__ = [
     "linear",
     "linen_drift",
     "load_plan",
+    "load_stack",
     "log_linear_gates",
     "log_snr",
     "log_snr_grid",
@@ -167,12 +184,16 @@ __all__ = [
     "probabilities",
     "rectified_flow",
     "save_plan",
+    "save_stack",
     "shift_gates",
     "snr_clock",
     "solve",
     "solve_checked",
     "solve_chunks",
     "solve_path",
+    "stack_price",
+    "stack_shares",
+    "stack_top",
     "store_path",
     "subgrid",
     "switch_plan",
@@ -183,4 +204,5 @@ __all__ = [
     "uniform_grid",
     "variance_exploding",
     "weigh",
+    "weigh_stack",
 ]

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "mlem_jax"
-ORDER = ("types", "process", "steps", "noise", "levels", "gates", "draws", "plan", "hold",
-         "problem", "solve", "faults", "gradients", "evaluate", "pilot", "learn")  # fmt: skip
+ORDER = ("types", "process", "steps", "noise", "levels", "gates", "draws", "plan", "hold", "stack",
+         "shares", "problem", "solve", "faults", "gradients", "evaluate", "pilot",
+         "learn")  # fmt: skip
 LEAVES = {"unet": set(), "denoise": {"types", "process"}, "checkpoint": {"types"}}
 
 
@@ -59,6 +60,12 @@ for draw in (m.independent, m.systematic, m.midpoint):
     x = m.solve(levels, params, jnp.ones((3, 2)), m.ddpm(process, grid), plan, path)
     m.solve_path(levels, params, x, m.ddpm(process, grid), plan, path, stride=2)
     m.solve_chunks(levels, params, x, m.ddpm(process, grid), plan, path, chunk=2)
+own = m.fit_stack(levels, params, process, jnp.ones((5, 2)), jax.random.key(2), chunk=2)
+share = m.stack_shares(own, m.ddpm(process, grid).t)
+m.fit_states(levels, params, own.times, jnp.ones((12, 3, 2)), jnp.ones((12, 3, 2)))
+m.stack_price(logits, levels.costs, shares=share), m.stack_top(share)
+plan = m.draw_stack_plan(m.midpoint, logits, share, None)
+x = m.solve(levels, params, x, m.ddpm(process, grid), plan, path)
 print(x.shape)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
