@@ -28,30 +28,33 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from mlem_jax.plan import Held, Plan, drop_idle, weigh_ratios
+from mlem_jax.plan import Held, Plan, drop_idle
+from mlem_jax.stack import differences, weigh_stack
 from mlem_jax.steps import Steps
 from mlem_jax.types import Fires, Scalar, Weights
 
 
-def hold_plan(fires: Fires, steps: Steps) -> Plan:
+def hold_plan(fires: Fires, steps: Steps, shares: Weights | None = None) -> Plan:
     """F = sum_k (F^k - F^{k-1}) as of the last opening of each; before it, nothing.
 
     Args:
         fires: B, of any draw; a level that does not open at the first step is missing until it
             does, and then made up for at once.
         steps: the integrator.
+        shares: w_k of a stacked ladder, as `stack.stack_shares` gives them; None for a plain one.
     """
-    return _remember(fires, _catch_up(fires, steps, straight=False))
+    return _remember(fires, _catch_up(fires, steps, straight=False), shares)
 
 
-def trapezoid_plan(fires: Fires, steps: Steps) -> Plan:
+def trapezoid_plan(fires: Fires, steps: Steps, shares: Weights | None = None) -> Plan:
     """As `hold_plan`, plus c_n (new - old) at each opening: straight lines between openings.
 
     Args:
         fires: B, of any draw; evenly spread is best.
         steps: the integrator the plan is for: the weights are those of its gains and scales.
+        shares: as for `hold_plan`.
     """
-    return _remember(fires, _catch_up(fires, steps, straight=True))
+    return _remember(fires, _catch_up(fires, steps, straight=True), shares)
 
 
 def open_first(fires: Fires) -> Fires:
@@ -81,11 +84,14 @@ def _catch_up(fires: Fires, steps: Steps, *, straight: bool) -> Float[Array, "st
     return jax.lax.scan(body, begun, (steps.t, steps.scale, gain, fires))[1]
 
 
-def _remember(fires: Fires, caught: Weights) -> Plan:
+def _remember(fires: Fires, caught: Weights, shares: Weights | None) -> Plan:
+    shares = jnp.ones_like(caught) if shares is None else shares
     known_before = jnp.cumsum(fires, axis=0) - fires > 0
     fresh = jnp.where(fires, 1 + caught, 0)
     old = jnp.where(fires, jnp.where(known_before, -caught, 0), 1.0)
     # A difference is worth holding if the next step asks for it: a closed gate, or a straight line.
     asked = jnp.concatenate([old[1:] != 0, jnp.zeros_like(fires[:1])])
-    plan = weigh_ratios(fires, fresh)
-    return drop_idle(plan._replace(held=Held(old, fires & asked)))
+    renewed = fires & asked
+    parts = jnp.where(renewed[..., None], differences(shares), 0)
+    plan = weigh_stack(fires, fresh, shares)
+    return drop_idle(plan._replace(held=Held(old, renewed, parts)))

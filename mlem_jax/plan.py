@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
 from numpy.typing import ArrayLike
 
 from mlem_jax.draws import Draw
@@ -32,10 +32,12 @@ class Held(NamedTuple):
     Attributes:
         weights: of the held difference k in the estimate of each step, before it is renewed.
         renewed: whether the difference of this step is held from now on.
+        parts: of the levels in a difference to be held, 1 and -1 on a plain ladder; else 0.
     """
 
     weights: Weights
     renewed: Bool[Array, "steps levels"]
+    parts: Float[Array, "steps levels levels"]
 
 
 class Plan(NamedTuple):
@@ -89,7 +91,7 @@ def drop_idle(plan: Plan) -> Plan:
     """
     used = plan.weights != 0
     if plan.held is not None:
-        used |= plan.held.renewed | _next_level(plan.held.renewed)
+        used |= (plan.held.parts != 0).any(axis=1)
     return plan._replace(needed=plan.needed & used)
 
 
@@ -207,7 +209,7 @@ def save_plan(file: str | Path, plan: Plan) -> None:
     """Write a plan as .npz, without pickle."""
     tables = {"weights": plan.weights, "needed": plan.needed}
     if plan.held is not None:
-        tables |= {"held_weights": plan.held.weights, "renewed": plan.held.renewed}
+        tables |= {f"held_{name}": table for name, table in plan.held._asdict().items()}
     with Path(file).open("wb") as stream:
         np.savez(stream, allow_pickle=False, **{n: np.asarray(x) for n, x in tables.items()})
 
@@ -220,14 +222,15 @@ def load_plan(file: str | Path) -> Plan:
     """
     with np.load(file, allow_pickle=False) as arrays:
         tables = {name: jnp.asarray(arrays[name]) for name in arrays.files}
-    held = {"held_weights", "renewed"} & set(tables)
-    if set(tables) - held != {"weights", "needed"} or len(held) == 1:
+    plain, held = {"weights", "needed"}, [f"held_{name}" for name in Held._fields]
+    if set(tables) == plain:
+        return Plan(**tables)
+    if set(tables) != {*plain, *held}:
         raise ValueError(
-            f"expected arrays `weights` and `needed`, perhaps with `held_weights` and `renewed`, "
-            f"in {file}, got {sorted(tables)}"
+            f"expected arrays `weights` and `needed`, perhaps with {held}, in {file}, got "
+            f"{sorted(tables)}"
         )
-    memory = Held(tables["held_weights"], tables["renewed"]) if held else None
-    return Plan(tables["weights"], tables["needed"], memory)
+    return Plan(tables["weights"], tables["needed"], Held(*(tables[name] for name in held)))
 
 
 def _next_level(table: Shaped[Array, "steps levels"]) -> Shaped[Array, "steps levels"]:

@@ -31,7 +31,8 @@ def check_problem(
                          f"{len(params)}; params is a tuple")  # fmt: skip
     tables = {"weights": plan.weights, "needed": plan.needed}
     if plan.held is not None:
-        tables |= {f"held.{name}": table for name, table in plan.held._asdict().items()}
+        tables |= {"held.weights": plan.held.weights, "held.renewed": plan.held.renewed,
+                   "held.parts": plan.held.parts[..., 0]}  # fmt: skip
     for name, table in tables.items():
         if table.shape != (count, ladder):
             raise ValueError(

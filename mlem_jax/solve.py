@@ -95,20 +95,18 @@ def _estimate(
     levels: Levels, params: tuple[Params, ...], carry: Carry, t: Scalar, plan: Plan
 ) -> tuple[State, Shaped[Array, "levels *state"] | None]:
     """F = sum_k weights[k] f^k + sum_k held.weights[k] H_k, and the differences H held from now."""
-    total, held, renewed = jnp.zeros_like(carry.x), carry.held, jnp.zeros(0, bool)
+    total, held, parts = jnp.zeros_like(carry.x), carry.held, jnp.zeros(0)
     if held is not None and plan.held is not None:
-        total, renewed = jnp.tensordot(plan.held.weights, held, 1), plan.held.renewed
-        held = jnp.where(jnp.expand_dims(renewed, range(1, held.ndim)), 0, held)
+        total, parts = jnp.tensordot(plan.held.weights, held, 1), plan.held.parts
+        held = jnp.where(jnp.expand_dims(plan.held.renewed, range(1, held.ndim)), 0, held)
     for k, (level, own) in enumerate(zip(levels.drifts, params, strict=True)):
 
         def run(sums: tuple, k: int = k, level: Drift = level, own: Params = own) -> tuple:
             total, held = sums
             value = _evaluate(k, level, own, carry.x, t)
             if held is not None:
-                # Level k has a part in two differences: its own, and with a minus in the next.
-                for place, sign in ((k, 1), (k + 1, -1))[: len(levels.drifts) - k]:
-                    part = jnp.where(renewed[place], sign * value, 0)
-                    held = held.at[place].add(part)
+                # In its own difference, in the next, and on a stacked ladder in those above.
+                held = held + jnp.tensordot(parts[:, k], value, 0)
             return total + plan.weights[k] * value, held
 
         # The sums pass through, so the branch not taken does nothing: not even a copy.

@@ -75,6 +75,15 @@ def weigh_stack(fires: Fires, ratios: Weights, shares: Weights) -> Plan:
     return Plan(jnp.stack(weights[::-1], axis=1), jnp.stack(needed[::-1], axis=1))
 
 
+def differences(shares: Weights) -> Float[Array, "steps levels levels"]:
+    """F^k - F^{k-1} = sum_j d_kj f^j: the row of F^k is w_k e_k + (1 - w_k) that of F^{k-1}."""
+    rows, count = [jnp.zeros_like(shares)], shares.shape[1]
+    for k in range(count):
+        share = shares[:, k, None]
+        rows.append((1 - share) * rows[-1] + share * (jnp.arange(count) == k))
+    return jnp.diff(jnp.stack(rows, axis=1), axis=1)
+
+
 def draw_stack_plan(draw: Draw, logits: Logits, shares: Weights, key: Key | None) -> Plan:
     """A plan of the stacked ladder to run: gates drawn, weighed, idle evaluations dropped.
 

@@ -1,10 +1,11 @@
 """Claims about plans that hold differences, and steps that remember their last estimate."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlem_jax import draws, gates, hold, plan
+from mlem_jax import draws, gates, hold, plan, stack
 from mlem_jax import steps as sp
 from mlem_jax.levels import Levels
 from mlem_jax.problem import check_problem
@@ -90,6 +91,19 @@ def test_the_trapezoid_is_of_second_order_on_a_smooth_ode():
         errors.append(float(jnp.abs(found - reference).max()))
     orders = np.log2(np.array(errors[:-1]) / errors[1:])
     assert (np.abs(orders - 2) < 0.2).all()
+
+
+def test_on_a_stacked_ladder_the_rungs_are_held():
+    lines = tuple(jnp.asarray(line) for line in ([0.5, 1.0], [-1.0, 2.0], [3.0, 0.5]))
+    steps = sp.euler_maruyama([0.0, 0.1, 0.3, 0.4, 0.8, 0.9, 1.0])
+    shares = jnp.tile(jnp.asarray([1.0, 0.6, 0.7]), (6, 1))
+    fires = fires_at(6, range(6), [0, 3, 5], [0, 2, 5])
+    found = solve(TIME_LADDER, lines, X, steps, hold.trapezoid_plan(fires, steps, shares))
+    expected = solve(TIME_LADDER, lines, X, steps, stack.stack_top(shares))
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+    plain = hold.trapezoid_plan(fires, steps)
+    ones = hold.trapezoid_plan(fires, steps, jnp.ones((6, 3)))
+    jax.tree.map(np.testing.assert_array_equal, plain, ones)
 
 
 def test_a_level_runs_only_where_its_difference_is_used(tmp_path):

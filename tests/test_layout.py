@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "mlem_jax"
-ORDER = ("types", "process", "steps", "noise", "levels", "gates", "draws", "plan", "hold", "stack",
-         "shares", "problem", "solve", "faults", "gradients", "evaluate", "pilot",
+ORDER = ("types", "process", "steps", "noise", "levels", "gates", "draws", "plan", "stack",
+         "shares", "hold", "problem", "solve", "faults", "gradients", "evaluate", "pilot",
          "learn")  # fmt: skip
 LEAVES = {"unet": set(), "denoise": {"types", "process"}, "checkpoint": {"types"}}
 
