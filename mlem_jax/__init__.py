@@ -12,12 +12,13 @@ Gates are learned with `mlem_jax.learn` (which needs optax), networks trained wi
 `mlem_jax.checkpoint` (which needs orbax); these are imported by name.
 """
 
-from mlem_jax.draws import Draw, independent, midpoint, systematic
+from mlem_jax.draws import Draw, independent, midpoint, nested, systematic
 from mlem_jax.evaluate import Batch, Best, best_of, couple, judge
 from mlem_jax.faults import solve_checked
 from mlem_jax.gates import (
     Gates,
     constant_gates,
+    even_gates,
     inverse_cost_gates,
     log_linear_gates,
     piecewise_linear_gates,
@@ -42,6 +43,7 @@ from mlem_jax.noise import BrownianPath, brownian_path, draw_starts, snr_clock, 
 from mlem_jax.plan import (
     Plan,
     Price,
+    cell_ratios,
     draw_plan,
     drop_idle,
     expected_price,
@@ -49,10 +51,13 @@ from mlem_jax.plan import (
     full_plan,
     hand_plan,
     load_plan,
+    nested_price,
+    open_ratios,
     price,
     save_plan,
     switch_plan,
     weigh,
+    weigh_ratios,
 )
 from mlem_jax.process import (
     Process,
@@ -109,6 +114,7 @@ __all__ = [
     "Trajectory",
     "best_of",
     "brownian_path",
+    "cell_ratios",
     "conditional",
     "constant_gates",
     "convert",
@@ -123,6 +129,7 @@ __all__ = [
     "draw_starts",
     "drop_idle",
     "euler_maruyama",
+    "even_gates",
     "expected_price",
     "exponential_euler",
     "fit_budget",
@@ -142,7 +149,10 @@ __all__ = [
     "measure_costs",
     "midpoint",
     "mlem_step",
+    "nested",
+    "nested_price",
     "nnx_drift",
+    "open_ratios",
     "perturb",
     "piecewise_linear_gates",
     "predict_data",
@@ -169,4 +179,5 @@ __all__ = [
     "uniform_grid",
     "variance_exploding",
     "weigh",
+    "weigh_ratios",
 ]
