@@ -14,6 +14,7 @@ Gates are learned with `mlem_jax.learn` (which needs optax), networks trained wi
 
 from mlem_jax.draws import Draw, independent, midpoint, nested, systematic
 from mlem_jax.evaluate import Batch, Best, best_of, couple, judge
+from mlem_jax.events import Events, even_events, event_plan, poisson, table_spans
 from mlem_jax.faults import solve_checked
 from mlem_jax.gates import (
     Gates,
@@ -103,6 +104,7 @@ __all__ = [
     "Conditional",
     "Draw",
     "Drift",
+    "Events",
     "Gates",
     "Guided",
     "Levels",
@@ -129,7 +131,9 @@ __all__ = [
     "draw_starts",
     "drop_idle",
     "euler_maruyama",
+    "even_events",
     "even_gates",
+    "event_plan",
     "expected_price",
     "exponential_euler",
     "fit_budget",
@@ -155,6 +159,7 @@ __all__ = [
     "open_ratios",
     "perturb",
     "piecewise_linear_gates",
+    "poisson",
     "predict_data",
     "predict_noise",
     "predict_score",
@@ -175,6 +180,7 @@ __all__ = [
     "switch_plan",
     "systematic",
     "table_gates",
+    "table_spans",
     "theory_gates",
     "uniform_grid",
     "variance_exploding",

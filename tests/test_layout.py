@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "mlem_jax"
-ORDER = ("types", "process", "steps", "noise", "levels", "gates", "draws", "plan", "problem",
-         "solve", "faults", "gradients", "evaluate", "learn")  # fmt: skip
+ORDER = ("types", "process", "steps", "noise", "levels", "gates", "draws", "plan", "events",
+         "problem", "solve", "faults", "gradients", "evaluate", "learn")  # fmt: skip
 LEAVES = {"unet": set(), "denoise": {"types", "process"}, "checkpoint": {"types"}}
 
 
