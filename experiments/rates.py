@@ -54,7 +54,7 @@ class Settings:
     """Steps at the most; a level that wants to open oftener runs at every step."""
     repetitions: int = 128
     """Starts, paths and draws of the gates, all anew, that a point is averaged over where it takes
-    the most steps; up to 16 times as many where it takes few."""
+    the most steps; up to 4 times as many where it takes few."""
     seed: int = 3
     """Of all of them."""
     out: Path = Path("results")
@@ -204,7 +204,7 @@ def measure(settings: Settings, console: Console) -> list[dict[str, Any]]:
     for number, (gamma, kind, name, levels) in enumerate(track(cases, "points", console=console)):
         method = METHODS[name]
         costs, logits, table = setting(gamma, levels, method, NOISE[kind], settings)
-        repetitions = settings.repetitions * min(16, settings.finest // len(table.t))
+        repetitions = settings.repetitions * min(4, settings.finest // len(table.t))
         key = jax.random.fold_in(jax.random.key(settings.seed), number)
         keys = jax.random.split(key, repetitions)
         # As many at a time as keep the tables in a few hundred MB.
@@ -277,26 +277,31 @@ def count_evaluations(settings: Settings) -> list[dict[str, Any]]:
         scale, _ = best_openings(gamma, levels, method, settings.gate_error)
         base = len(setting(gamma, levels, method, 0.0, settings).table.t)
         row: dict[str, Any] = {"draw": name, "gamma": gamma, "levels": levels, "steps": base}
-        for count in (base, 16 * base):
-            logits = scaled_gates(gamma, costs, method, scale, count)
-            drawn = [plan.draw_plan(method.draw, logits, key) for key in keys]
-            row[f"evaluations_{count // base}"] = mean_evaluations(drawn, costs)
+        for times in (1, 16):
+            logits = scaled_gates(gamma, costs, method, scale, times * base)
+            counted = evaluations_of(method.draw, logits, keys)
+            row[f"evaluations_{times}"] = np.mean(counted, axis=0).tolist()
         if "nested" not in name:
-            # Openings in unit time: the probabilities times the steps.
-            rates = scale * np.array(costs) ** -(
-                (1 + 2 / gamma) / 3 if method.even else 0.5 + 1 / gamma
+            # Openings in unit time: the probabilities of small steps times their number.
+            rates = 2.0**40 * np.asarray(
+                gates.probabilities(scaled_gates(gamma, costs, method, scale / 2**40, 1))
             )
             make = events.even_events if method.even else events.poisson
-            drawn = [events.event_plan(make(key, rates[None], (0.0, 1.0))) for key in keys]
-            row["evaluations_limit"] = mean_evaluations(drawn, costs)
+            fires = [make(key, rates, (0.0, 1.0)).fires for key in keys]
+            # Each at its own events and at those of the next.
+            counted = [(own | np.pad(own, ((0, 0), (0, 1)))[:, 1:]).sum(axis=0) for own in fires]
+            row["evaluations_limit"] = np.mean(counted, axis=0).tolist()
         rows.append(row)
     return rows
 
 
-def mean_evaluations(plans: list[plan.Plan], costs: tuple[float, ...]) -> list[float]:
-    """Of each level."""
-    counted = [np.asarray(plan.price(own, costs).evaluations) for own in plans]
-    return np.mean(counted, axis=0).tolist()
+@partial(jax.jit, static_argnums=0)
+def evaluations_of(draw: Draw, logits: Logits, keys: jax.Array) -> jax.Array:
+    """Of each level, in the plan of each key."""
+    units = (1.0,) * logits.shape[1]
+    return jax.vmap(lambda key: plan.price(plan.draw_plan(draw, logits, key), units).evaluations)(
+        keys
+    )
 
 
 def shown_fits(fits: list[dict[str, Any]]) -> Table:
