@@ -38,9 +38,9 @@ def test_a_slope_is_found_again():
     error = 2.0 ** -np.arange(2, 7)
     points = [
         {"gamma": 1.5, "equation": "SDE", "draw": name, "error": e, "cost": factor * e**-power,
-         "standard_error": 0.01 * e}
+         "standard_error": 0.01 * e, "levels": k}
         for name, factor, power in (("independent", 8.0, 2.0), ("systematic", 2.0, 1.5))
-        for e in error
+        for k, e in zip(range(2, 7), error, strict=True)
     ]  # fmt: skip
     independent, systematic = rates.fit(points)
     assert independent["exponent"] == pytest.approx(2.0)
@@ -48,6 +48,14 @@ def test_a_slope_is_found_again():
     assert systematic["cost_times_error_to_gamma_spreads"] == pytest.approx(1.0)
     assert independent["cost_times_error_to_gamma_grows"] == pytest.approx(16**0.5)
     assert systematic["independent_costs_times"] == pytest.approx(4 * 64**0.5)
+
+
+def test_the_predicted_exponents_tend_to_their_limits():
+    deep = np.arange(60, 80)
+    for name, gamma, limit in (("independent", 1.5, 2.0), ("independent", 4.0, 4.0),
+                               ("systematic", 1.5, 1.5), ("systematic", 4.0, 4.0)):  # fmt: skip
+        found = rates.predicted_exponent(gamma, rates.METHODS[name], deep)
+        assert found == pytest.approx(limit, abs=1e-3)
 
 
 def test_the_experiment_runs_and_its_counts_do_not_depend_on_the_steps(tmp_path, monkeypatch):
