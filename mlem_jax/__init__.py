@@ -12,12 +12,14 @@ Gates are learned with `mlem_jax.learn` (which needs optax), networks trained wi
 `mlem_jax.checkpoint` (which needs orbax); these are imported by name.
 """
 
-from mlem_jax.draws import Draw, independent, midpoint, systematic
+from mlem_jax.draws import Draw, independent, midpoint, nested, systematic
 from mlem_jax.evaluate import Batch, Best, best_of, couple, judge
+from mlem_jax.events import Events, even_events, event_plan, poisson, table_spans
 from mlem_jax.faults import solve_checked
 from mlem_jax.gates import (
     Gates,
     constant_gates,
+    even_gates,
     inverse_cost_gates,
     log_linear_gates,
     piecewise_linear_gates,
@@ -45,6 +47,7 @@ from mlem_jax.plan import (
     Held,
     Plan,
     Price,
+    cell_ratios,
     draw_plan,
     drop_idle,
     expected_price,
@@ -52,10 +55,13 @@ from mlem_jax.plan import (
     full_plan,
     hand_plan,
     load_plan,
+    nested_price,
+    open_ratios,
     price,
     save_plan,
     switch_plan,
     weigh,
+    weigh_ratios,
 )
 from mlem_jax.process import (
     Process,
@@ -115,6 +121,7 @@ __all__ = [
     "Conditional",
     "Draw",
     "Drift",
+    "Events",
     "Gates",
     "Guided",
     "Held",
@@ -128,6 +135,7 @@ __all__ = [
     "Trajectory",
     "best_of",
     "brownian_path",
+    "cell_ratios",
     "conditional",
     "constant_gates",
     "convert",
@@ -145,6 +153,9 @@ __all__ = [
     "drop_idle",
     "effect_gates",
     "euler_maruyama",
+    "even_events",
+    "even_gates",
+    "event_plan",
     "expected_price",
     "exponential_euler",
     "fit_budget",
@@ -170,10 +181,14 @@ __all__ = [
     "measure_effects",
     "midpoint",
     "mlem_step",
+    "nested",
+    "nested_price",
     "nnx_drift",
     "open_first",
+    "open_ratios",
     "perturb",
     "piecewise_linear_gates",
+    "poisson",
     "predict_data",
     "predict_error",
     "predict_noise",
@@ -199,10 +214,12 @@ __all__ = [
     "switch_plan",
     "systematic",
     "table_gates",
+    "table_spans",
     "theory_gates",
     "trapezoid_plan",
     "uniform_grid",
     "variance_exploding",
     "weigh",
     "weigh_stack",
+    "weigh_ratios",
 ]

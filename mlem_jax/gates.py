@@ -90,6 +90,15 @@ def theory_gates(costs: Sequence[float], steps: int, *, scale: float, gamma: flo
     return _power_gates(costs, scale, 1 / gamma + 0.5, steps)
 
 
+def even_gates(costs: Sequence[float], steps: int, *, scale: float, gamma: float) -> Logits:
+    """p[n, k] = min(1, C T_k^-(1/3)(1 + 2/gamma)), for draws that are evenly spread.
+
+    The cheapest where the squared error of n openings is 2^-2k / n^2 instead of 2^-2k / n, so for
+    `draws.systematic` and its like; derived in `draws`. Arguments as for `theory_gates`.
+    """
+    return _power_gates(costs, scale, (1 + 2 / gamma) / 3, steps)
+
+
 def log_linear_gates(start: Sequence[float], *, delta: float = 0.1) -> Gates:
     """p_k(t) = sigmoid(alpha_k log(t + delta) + beta_k) (arXiv:2603.24594, section 3).
 

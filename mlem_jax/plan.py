@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
@@ -76,6 +77,27 @@ def open_ratios(fires: Fires, logits: Logits) -> Weights:
     """r_k = B_k/p_k, 0 where a gate is closed."""
     # The inner `where` keeps the overflow of a closed gate's e^-l out of derivatives.
     return jnp.where(fires, 1 + jnp.exp(-jnp.where(fires, logits, 0)), 0)
+
+
+def cell_ratios(fires: Fires) -> Weights:
+    """r = the number of steps nearer to this opening than to another, ties split in halves.
+
+    Weights for `weigh_ratios` in place of B/p: the openings of each level that has any then stand
+    for all steps, exactly, so a difference that does not change is summed without error. In turn
+    the sum is biased, like a quadrature rule at nodes drawn at random, and a level that never opens
+    is left out altogether. Steps count as equally long.
+    """
+    count = len(fires)
+    number = jnp.arange(count)[:, None]
+    none = jnp.full((1, fires.shape[1]), -1)
+    seen = jax.lax.cummax(jnp.where(fires, number, -1), axis=0)
+    due = jax.lax.cummin(jnp.where(fires, number, count), axis=0, reverse=True)
+    before = jnp.concatenate([none, seen[:-1]])
+    after = jnp.concatenate([due[1:], none + 1 + count])
+    # The first and the last are mirrored at the ends, so that their cells reach there.
+    before = jnp.where(before < 0, -1 - number, before)
+    after = jnp.where(after == count, 2 * count - 1 - number, after)
+    return jnp.where(fires, (after - before) / 2, 0.0)
 
 
 def weigh_ratios(fires: Fires, ratios: Weights) -> Plan:
@@ -170,7 +192,27 @@ def expected_price(logits: Logits, costs: Sequence[float]) -> Price:
     return Price(evaluations, evaluations * jnp.asarray(costs))
 
 
-def fit_budget(family: Callable[[float], Logits], costs: Sequence[float], budget: float) -> Logits:
+def nested_price(logits: Logits, costs: Sequence[float]) -> Price:
+    """E of `price` over `draw_plan` for draws made `nested`: P(B_k or B_{k+1}) = max(p_k, p_{k+1}).
+
+    Two gates of the same probability are open together or not at all, so where they are neighbours
+    the lower level is always idle and dropped.
+    """
+    _check_costs(logits.shape, costs)
+    open_ = probabilities(logits)
+    idle = jnp.zeros_like(logits, bool).at[:, :-1].set(logits[:, :-1] == logits[:, 1:])
+    needs = jnp.where(idle, 0, jnp.maximum(open_, _next_level(open_)))
+    evaluations = needs.sum(axis=0)
+    return Price(evaluations, evaluations * jnp.asarray(costs))
+
+
+def fit_budget(
+    family: Callable[[float], Logits],
+    costs: Sequence[float],
+    budget: float,
+    *,
+    expected: Callable[[Logits, Sequence[float]], Price] = expected_price,
+) -> Logits:
     """The gates of `family(C)` whose expected cost is `budget`.
 
     Args:
@@ -178,6 +220,8 @@ def fit_budget(family: Callable[[float], Logits], costs: Sequence[float], budget
             `lambda scale: inverse_cost_gates(costs, steps, scale=scale)`.
         costs: of one evaluation of each level.
         budget: in the unit of `costs`, for all steps together.
+        expected: the price of gates under the draw they are for: `expected_price`, or
+            `nested_price`.
 
     Raises:
         ValueError: if the budget is below what the gates cost at the least scale (certain levels
@@ -185,7 +229,7 @@ def fit_budget(family: Callable[[float], Logits], costs: Sequence[float], budget
     """
 
     def cost(log_scale: float) -> float:
-        return float(expected_price(family(math.exp(log_scale)), costs).costs.sum())
+        return float(expected(family(math.exp(log_scale)), costs).costs.sum())
 
     # With idle evaluations dropped a certain ladder costs its top alone, which may be less than
     # a nearly certain one: search below the scale at which the budget is first met.
@@ -224,7 +268,7 @@ def load_plan(file: str | Path) -> Plan:
         tables = {name: jnp.asarray(arrays[name]) for name in arrays.files}
     plain, held = {"weights", "needed"}, [f"held_{name}" for name in Held._fields]
     if set(tables) == plain:
-        return Plan(**tables)
+        return Plan(tables["weights"], tables["needed"])
     if set(tables) != {*plain, *held}:
         raise ValueError(
             f"expected arrays `weights` and `needed`, perhaps with {held}, in {file}, got "

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "mlem_jax"
-ORDER = ("types", "process", "steps", "noise", "levels", "gates", "draws", "plan", "stack",
-         "shares", "hold", "problem", "solve", "faults", "gradients", "evaluate", "pilot",
+ORDER = ("types", "process", "steps", "noise", "levels", "gates", "draws", "plan", "events",
+         "stack", "shares", "hold", "problem", "solve", "faults", "gradients", "evaluate", "pilot",
          "learn")  # fmt: skip
 LEAVES = {"unet": set(), "denoise": {"types", "process"}, "checkpoint": {"types"}}
 
@@ -54,7 +54,7 @@ drift = m.data_drift(network, process, m.predict_v, clip=1.0)
 levels, params = m.Levels((drift, drift), (1.0, 4.0)), (jnp.float32(0.9), jnp.float32(1.0))
 logits = m.fit_budget(lambda c: m.inverse_cost_gates(levels.costs, 8, scale=c), levels.costs, 12.0)
 path = m.brownian_path(jax.random.key(0), m.snr_clock(process, grid), samples=jnp.arange(3))
-for draw in (m.independent, m.systematic, m.midpoint):
+for draw in (m.independent, m.systematic, m.midpoint, m.nested(m.independent)):
     plan = m.draw_plan(draw, logits, jax.random.key(1))
     m.price(plan, levels.costs), m.expected_price(logits, levels.costs)
     x = m.solve(levels, params, jnp.ones((3, 2)), m.ddpm(process, grid), plan, path)
@@ -66,6 +66,18 @@ m.fit_states(levels, params, own.times, jnp.ones((12, 3, 2)), jnp.ones((12, 3, 2
 m.stack_price(logits, levels.costs, shares=share), m.stack_top(share)
 plan = m.draw_stack_plan(m.midpoint, logits, share, None)
 x = m.solve(levels, params, x, m.ddpm(process, grid), plan, path)
+fires = m.midpoint(None, logits)
+m.weigh_ratios(fires, m.cell_ratios(fires)), m.nested_price(logits, levels.costs)
+rates, ends = jnp.array([[10.0, jnp.inf]]), m.uniform_grid(0.9, 0.1, 1)
+events = m.poisson(jax.random.key(2), rates, ends)
+m.event_plan(events), m.even_events(None, rates, ends)
+m.event_plan(events, m.table_spans(lambda times: m.ddpm(process, times), events.times))
+steps = m.dpm_solver_2m(process, grid)
+x = m.solve(levels, params, x, steps, m.trapezoid_plan(m.open_first(fires), steps, share), path)
+m.hold_plan(fires, steps)
+effects = m.measure_effects(levels, params, x, m.ddpm(process, grid), jax.random.key(3), path,
+                            stretches=4)
+m.predict_error(effects, m.effect_gates(effects, levels.costs, scale=0.1))
 print(x.shape)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

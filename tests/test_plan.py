@@ -142,7 +142,8 @@ def test_plans_load_to_the_same_bits(tmp_path):
     drawn = plan.draw_plan(draws.independent, LOGITS, jax.random.key(9))
     plan.save_plan(tmp_path / "plan.npz", drawn)
     loaded = plan.load_plan(tmp_path / "plan.npz")
-    for before, after in zip(drawn, loaded, strict=True):
+    assert loaded.held is None
+    for before, after in zip(drawn[:2], loaded[:2], strict=True):
         assert before.dtype == after.dtype
         np.testing.assert_array_equal(before, after)
 
