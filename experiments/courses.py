@@ -35,6 +35,7 @@ class Method(NamedTuple):
         parameters: what distinguishes the points.
         grid: the times it steps through.
         plans: its draws.
+        levels: of the ladder that its plans are of, 1 the cheapest; all if none is named.
         table: the integrator; None for the sampler's own.
         target: which reference it is judged against.
     """
@@ -43,6 +44,7 @@ class Method(NamedTuple):
     parameters: dict[str, Any]
     grid: Grid
     plans: list[Plan]
+    levels: tuple[int, ...] = ()
     table: Callable[[Grid], Steps] | None = None
     target: str = "top"
 
@@ -143,12 +145,14 @@ def rows_of(
     method: Method, ladder: Ladder, judged: Course, chosen_on: Course | None
 ) -> list[dict[str, Any]]:
     """A row a draw; where one is chosen, by its error on the other batch, it is marked."""
+    own = rungs_of(ladder, method.levels)
+    chosen = [number - 1 for number in method.levels] or list(range(len(ladder.losses)))
 
     def errors_on(course: Course) -> tuple[np.ndarray, list[float]]:
         table, noise = laid_out(course, method.grid, method.table)
         errors, seconds = [], []
         for each in method.plans:
-            end, taken = timed_solve(ladder, course.x, table, each, noise)
+            end, taken = timed_solve(own, course.x, table, each, noise)
             errors.append(np.asarray(square_errors(end, course.references[method.target])))
             seconds.append(taken)
         return np.stack(errors), seconds
@@ -159,13 +163,15 @@ def rows_of(
         best = int(np.argmin(errors_on(chosen_on)[0].mean(axis=1)))
     rows = []
     for draw, each in enumerate(method.plans):
-        paid = plan.price(each, ladder.levels.costs)
+        paid = plan.price(each, own.levels.costs)
+        evaluations = np.zeros(len(ladder.losses), int)
+        evaluations[chosen] = paid.evaluations
         rows.append({
             "sampler": judged.sampler,
             "method": method.name,
             "draw": draw,
             "parameters": method.parameters,
-            "evaluations": [int(count) for count in paid.evaluations],
+            "evaluations": evaluations.tolist(),
             "cost": float(paid.costs.sum()),
             "mse": float(errors[draw].mean()),
             "picture_errors": [float(f"{error:.4g}") for error in errors[draw]],
@@ -173,6 +179,21 @@ def rows_of(
             "best": draw == best,
         })  # fmt: skip
     return rows
+
+
+def rungs_of(ladder: Ladder, chosen: tuple[int, ...]) -> Ladder:
+    """Some levels of a ladder, costs in the same unit; all if none is named."""
+    if not chosen:
+        return ladder
+    places = [number - 1 for number in chosen]
+
+    def pick(column: tuple) -> tuple:
+        return tuple(column[place] for place in places)
+
+    levels = ladder.levels._replace(
+        drifts=pick(ladder.levels.drifts), costs=pick(ladder.levels.costs)
+    )
+    return ladder._replace(levels=levels, params=pick(ladder.params), losses=pick(ladder.losses))
 
 
 def fine_grid(count: int) -> Grid:

@@ -4,6 +4,7 @@ Rows are dicts as `experiments.error_against_cost` writes them.
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib
@@ -22,6 +23,10 @@ PAPER = (250, 500, 750, 900)
 Pictures = np.ndarray | slice
 """Which pictures an error is the mean over."""
 ALL = slice(None)
+Points = list[tuple[float, float]]
+"""(cost, mse) of a method."""
+Others = Callable[[list[dict[str, Any]], str, Pictures], dict[str, Points]]
+"""From rows, which of the draws, and pictures to the points that methods are compared with."""
 
 
 def curve(
@@ -47,13 +52,21 @@ def curve(
     ]
 
 
-def summarise(rows: list[dict[str, Any]], *, resamples: int = 400) -> list[dict[str, Any]]:
+def summarise(
+    rows: list[dict[str, Any]], others: Others | None = None, *, resamples: int = 400
+) -> list[dict[str, Any]]:
     """What each gated method costs, at the errors it reaches, beside what others do for the same.
 
     A ratio is the other's cost over the method's own, the median over the method's points that the
     other reaches too: above 1 the method is cheaper. Its interval is that of the pictures: 95 % of
     the ratios for as many pictures drawn with repetition, the same ones for all methods.
+
+    Args:
+        rows: of one sampler.
+        others: whom a method is compared with; default `fixed_and_alone`.
+        resamples: of the pictures.
     """
+    others = others or fixed_and_alone
     names = dict.fromkeys(row["method"] for row in rows if "budget" in row["parameters"])
     drawn = np.random.default_rng(0).integers(
         0, count := len(rows[0]["picture_errors"]), (resamples, count)
@@ -64,25 +77,25 @@ def summarise(rows: list[dict[str, Any]], *, resamples: int = 400) -> list[dict[
             own = curve(rows, name, which)
             if not own:
                 continue
-            ratios = ratios_of(rows, name, which, ALL)
-            spread = [ratios_of(rows, name, which, pictures) for pictures in drawn]
+            ratios = ratios_of(rows, name, which, ALL, others)
+            spread = [ratios_of(rows, name, which, pictures, others) for pictures in drawn]
             summary.append({
                 "method": name,
                 "of draws": which,
                 "points": own,
                 "ratios": ratios,
                 "shared points": {other: shared(own, points) for other, points
-                                  in others_of(rows, which, ALL).items()},
+                                  in others(rows, which, ALL).items()},
                 "intervals": {other: interval([each[other] for each in spread])
                               for other in ratios},
             })  # fmt: skip
     return summary
 
 
-def others_of(
+def fixed_and_alone(
     rows: list[dict[str, Any]], which: str, pictures: Pictures
 ) -> dict[str, list[tuple[float, float]]]:
-    """The points that a method is compared with, by name."""
+    """Gates fixed by cost, and the top level alone: on its better grid, and as in the paper."""
     levels = [row["method"] for row in rows if row["method"].startswith("Euler-Maruyama")]
     top = max(levels, key=lambda name: int(name.split()[2].strip(","))).rsplit(",", 1)[0]
     uniform = [row for row in rows if row["method"] == f"{top}, uniform"]
@@ -101,12 +114,12 @@ def others_of(
 
 
 def ratios_of(
-    rows: list[dict[str, Any]], method: str, which: str, pictures: Pictures
+    rows: list[dict[str, Any]], method: str, which: str, pictures: Pictures, others: Others
 ) -> dict[str, float | None]:
     """The cost of every other over that of a method, at equal error."""
     own = curve(rows, method, which, pictures)
-    others = others_of(rows, which, pictures)
-    return {other: ratio(own, points) for other, points in others.items()}
+    compared = others(rows, which, pictures)
+    return {other: ratio(own, points) for other, points in compared.items()}
 
 
 def interval(ratios: list[float | None]) -> list[float] | None:
@@ -122,18 +135,28 @@ def shared(own: list[tuple[float, float]], other: list[tuple[float, float]]) -> 
     if not other:
         return 0
     paid, reached = np.array(other).T
-    return int(np.isfinite(cost_at_error(paid, reached, np.array(own)[:, 1])).sum())
+    return int(np.isfinite(cost_at_error(paid, reached, np.array(frontier(own))[:, 1])).sum())
 
 
-def ratio(own: list[tuple[float, float]], other: list[tuple[float, float]]) -> float | None:
-    """The other's cost over one's own at equal error; None where their errors do not overlap."""
+def ratio(own: Points, other: Points) -> float | None:
+    """The other's cost over one's own at equal error; None where their errors do not overlap.
+
+    Of both only the points count that no cheaper one beats: nobody would pay for the rest.
+    """
     if not other:
         return None
-    costs, errors = np.array(own).T
+    costs, errors = np.array(frontier(own)).T
     paid, reached = np.array(other).T
     theirs = cost_at_error(paid, reached, errors)
     ratios = (theirs / costs)[np.isfinite(theirs)]
     return float(np.median(ratios)) if len(ratios) else None
+
+
+def frontier(points: Points) -> Points:
+    """The points than which no cheaper one is as good."""
+    ordered = sorted(points)
+    least = np.minimum.accumulate([error for _, error in ordered])
+    return [point for n, point in enumerate(ordered) if n == 0 or point[1] < least[n - 1]]
 
 
 def summary_table(name: str, summary: list[dict[str, Any]]) -> Table:
@@ -164,7 +187,7 @@ def draw_curves(file: str, rows: list[dict[str, Any]]) -> None:
     for axis, sampler in zip(axes[0], samplers, strict=True):
         own = [row for row in rows if row["sampler"] == sampler]
         for method in dict.fromkeys(row["method"] for row in own):
-            cost, error = np.array(sorted(curve(own, method, "median"))).T
+            cost, error = np.array(frontier(curve(own, method, "median"))).T
             plain = method.startswith("Euler-Maruyama")
             lower = plain and cost.max() < 0.9 * max(row["cost"] for row in own)
             style = {"color": "0.75", "linewidth": 1} if lower else {"linewidth": 1.6}

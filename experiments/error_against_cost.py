@@ -53,7 +53,7 @@ class Settings:
     """Steps of the fine grid; the reference takes them all with the top level."""
     base_steps: int = 100
     """Steps of the multilevel plans."""
-    budgets: tuple[float, ...] = (35.0, 55.0, 80.0, 110.0)
+    budgets: tuple[float, ...] = (35.0, 60.0, 100.0)
     """Expected cost of the multilevel plans, in evaluations of the top level."""
     draws: int = 15
     """Draws of each random plan."""

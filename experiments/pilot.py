@@ -55,7 +55,7 @@ class Settings:
     """Steps at which the effect is checked by leaving a difference out; 0 for none."""
     budgets: tuple[float, ...] = (40.0, 60.0, 80.0)
     """Expected costs at which gates are compared, in evaluations of the top level."""
-    draws: int = 15
+    draws: int = 10
     """Draws over which a measured error is averaged."""
     seed: int = 7
     """Of the starts, the paths, the disturbed steps and the gates."""

@@ -220,6 +220,6 @@ __all__ = [
     "uniform_grid",
     "variance_exploding",
     "weigh",
-    "weigh_stack",
     "weigh_ratios",
+    "weigh_stack",
 ]

@@ -1,0 +1,67 @@
+"""Comparing draws, as a user runs it, with networks small enough for a test."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import compare_draws, curves
+from mlem_jax.stack import Stack, save_stack
+
+
+@pytest.fixture
+def settings(small_ladder, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare_draws, "ALONE", (10,))
+    shares = jnp.asarray([[1.0, 0.7], [1.0, 0.5]])
+    save_stack(small_ladder / "stack.npz", Stack(jnp.asarray([0.0, 1.0]), shares))
+    papers = {"settings": {"ladder": "ladder", "images": 2, "reference_steps": 24, "seed": 0},
+              "rows": []}  # fmt: skip
+    (tmp_path / "papers.json").write_text(json.dumps(papers))
+    return compare_draws.Settings(
+        ladder=small_ladder, papers=tmp_path / "papers.json", samplers=("ddpm",), few=(2,),
+        images=2, reference_steps=24, base_steps=(4,), budgets=(3.0,), draws=2,
+        runs=tmp_path / "runs", out=tmp_path / "results",
+    )  # fmt: skip
+
+
+def test_every_kind_of_draw_is_compared_and_a_killed_run_goes_on(settings):
+    with jax.enable_x64(False):
+        settings = dataclasses.replace(settings, few=(1, 2))
+        compare_draws.main(settings)
+        file = settings.out / "compare_draws.json"
+        first = json.loads(file.read_text())
+        log = settings.runs / "ddpm.jsonl"
+        log.write_text("\n".join(log.read_text().splitlines()[:-1]) + "\n")
+        compare_draws.main(settings)
+    again = json.loads(file.read_text())
+    for row, same in zip(first["rows"], again["rows"], strict=True):
+        assert row | {"seconds": 0} == same | {"seconds": 0}
+    names = " ".join({row["method"] for row in first["rows"]})
+    for kind in ("Euler-Maruyama", "independent", "systematic", "nested", "second-order", "switch",
+                 "stacked", "trapezoid", "cell weights", "levels 1 2"):  # fmt: skip
+        assert kind in names
+    for row in first["rows"]:
+        assert row["cost"] == pytest.approx(np.dot(row["evaluations"], first["costs"]), rel=1e-5)
+        assert np.mean(row["picture_errors"]) == pytest.approx(row["mse"], rel=1e-3)
+
+    # The whole ladder under two names: the same plans along the same paths.
+    def of(name):
+        return [row["mse"] for row in first["rows"] if row["method"] == name]
+
+    assert of("pilot, midpoint") == of("pilot, midpoint, levels 1 2")
+    assert (settings.out / "compare_draws.png").stat().st_size > 5000
+
+
+def test_rows_of_other_paths_are_refused(settings):
+    with pytest.raises(ValueError, match="to be of images 3, got 2"):
+        compare_draws.main(dataclasses.replace(settings, images=3))
+    with pytest.raises(FileNotFoundError, match=r"python -m experiments\.error_against_cost"):
+        compare_draws.main(dataclasses.replace(settings, papers=settings.out / "none.json"))
+
+
+def test_a_frontier_has_no_point_that_a_cheaper_one_beats():
+    points = [(3.0, 0.5), (1.0, 1.0), (2.0, 0.4), (4.0, 0.1)]
+    assert curves.frontier(points) == [(1.0, 1.0), (2.0, 0.4), (4.0, 0.1)]
