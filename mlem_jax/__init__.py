@@ -28,6 +28,7 @@ from mlem_jax.gates import (
     table_gates,
     theory_gates,
 )
+from mlem_jax.groups import draw_plans, solve_groups
 from mlem_jax.hold import hold_plan, open_first, trapezoid_plan
 from mlem_jax.levels import (
     Conditional,
@@ -148,6 +149,7 @@ __all__ = [
     "diffusion_euler_maruyama",
     "dpm_solver_2m",
     "draw_plan",
+    "draw_plans",
     "draw_stack_plan",
     "draw_starts",
     "drop_idle",
@@ -205,6 +207,7 @@ __all__ = [
     "solve",
     "solve_checked",
     "solve_chunks",
+    "solve_groups",
     "solve_path",
     "stack_price",
     "stack_shares",

@@ -15,8 +15,9 @@ from jaxtyping import Array, Float, Shaped
 from numpy.typing import ArrayLike
 
 from mlem_jax.draws import Draw
+from mlem_jax.groups import draw_plans
 from mlem_jax.levels import Levels
-from mlem_jax.plan import Plan, Price, draw_plan, full_plan, price
+from mlem_jax.plan import Plan, Price, full_plan, price
 from mlem_jax.problem import Noise, check_problem
 from mlem_jax.solve import run_unchecked, solve
 from mlem_jax.steps import Steps
@@ -136,11 +137,7 @@ def best_of(
     References:
         arXiv:2603.24594, section 4: the best of 15 draws.
     """
-    if count < 1:
-        raise ValueError(f"expected at least one draw, got {count}")
-    plans = stack_plans(
-        [draw_plan(draw, logits, jax.random.fold_in(key, number)) for number in range(count)]
-    )
+    plans = draw_plans(draw, logits, key, count)
     errors = judge(levels, params, batch, steps, plans).mean(axis=1)
     chosen = jnp.argmin(jnp.where(jnp.isfinite(errors), errors, jnp.inf))
     plan = jax.tree.map(lambda table: table[chosen], plans)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "mlem_jax"
 ORDER = ("types", "process", "steps", "noise", "levels", "gates", "draws", "plan", "events",
-         "stack", "shares", "hold", "problem", "solve", "faults", "gradients", "evaluate", "pilot",
-         "learn")  # fmt: skip
+         "stack", "shares", "hold", "problem", "solve", "faults", "groups", "gradients", "evaluate",
+         "pilot", "learn")  # fmt: skip
 LEAVES = {"unet": set(), "denoise": {"types", "process"}, "checkpoint": {"types"}}
 
 
