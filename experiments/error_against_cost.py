@@ -51,9 +51,9 @@ class Settings:
     """Pictures in the batch that judges, and in the one that chooses."""
     reference_steps: int = 1000
     """Steps of the fine grid; the reference takes them all with the top level."""
-    base_steps: int = 100
+    base_steps: int = 250
     """Steps of the multilevel plans."""
-    budgets: tuple[float, ...] = (35.0, 60.0, 100.0)
+    budgets: tuple[float, ...] = (50.0, 100.0, 180.0)
     """Expected cost of the multilevel plans, in evaluations of the top level."""
     draws: int = 15
     """Draws of each random plan."""

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import compare_draws, curves
+from experiments import closeness, compare_draws, curves
+from experiments.ladder import load
 from mlem_jax.stack import Stack, save_stack
 
 
@@ -65,3 +66,34 @@ def test_rows_of_other_paths_are_refused(settings):
 def test_a_frontier_has_no_point_that_a_cheaper_one_beats():
     points = [(3.0, 0.5), (1.0, 1.0), (2.0, 0.4), (4.0, 0.1)]
     assert curves.frontier(points) == [(1.0, 1.0), (2.0, 0.4), (4.0, 0.1)]
+
+
+def test_closer_levels_are_between_the_lower_and_the_top(small_ladder):
+    ladder = load(small_ladder)
+    x, t = 0.3 * jnp.ones((1, 8, 8, 3), jnp.float32), jnp.float32(0.4)
+    ends = [
+        level(own, x, t) for level, own in zip(ladder.levels.drifts, ladder.params, strict=True)
+    ]
+    for left in (0.0, 0.25, 1.0):
+        moved = closeness.closer(ladder, 1, left)
+        found = moved.levels.drifts[0](moved.params[0], x, t)
+        np.testing.assert_allclose(found, left * ends[0] + (1 - left) * ends[1], atol=1e-6)
+        assert moved.levels.costs == ladder.levels.costs
+
+
+def test_closeness_is_compared_for_every_distance(small_ladder, tmp_path, monkeypatch):
+    monkeypatch.setattr(closeness, "ALONE", (4, 10))
+    settings = closeness.Settings(
+        ladder=small_ladder, lower=1, samplers=("ddim",), left=(1.0, 0.0), images=2,
+        reference_steps=24, base_steps=(12,), openings=(2, 6), runs=tmp_path / "runs",
+        out=tmp_path / "results",
+    )  # fmt: skip
+    with jax.enable_x64(False):
+        closeness.main(settings)
+    own = json.loads((settings.out / "closeness.json").read_text())["samplers"]["ddim"]
+    assert [line["left"] for line in own["ratios"]] == [1.0, 0.0]
+    # Where nothing is left of the distance every plan is the top level at every base step.
+    errors = {row["mse"] for row in own["rows"] if row.get("left") == 0.0
+              and row["method"] == "midpoint"}  # fmt: skip
+    assert max(errors) == pytest.approx(min(errors), rel=1e-3)
+    assert (settings.out / "closeness.png").stat().st_size > 5000

@@ -1,0 +1,202 @@
+"""How close must the levels lie for the ladder to win against a second-order solver?
+
+A ladder of two, whose lower level is moved towards the top, F + s (f - F): s = 1 is the network as
+trained, s = 0 the top itself, always at the lower network's price. For every s, midpoint plans and
+trapezoid plans on a second-order base stand against the top level alone by Euler-Maruyama and by
+the two-step solver, along the same starts and paths. Killed at any moment, the same command goes
+on. Writes results/closeness.json and .png.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import matplotlib
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from experiments import courses, runs
+from experiments.compare_draws import ALONE, second_order_alone, two_step
+from experiments.courses import Course, Method
+from experiments.curves import Points, curve, ratio
+from experiments.ladder import SHIPPED, Ladder, load
+from experiments.machine import machine
+from experiments.quickstart import coarse_grids
+from experiments.samplers import SAMPLERS
+from mlem_jax import draws, gates, plan, steps
+from mlem_jax.hold import open_first, trapezoid_plan
+from mlem_jax.levels import Levels
+from mlem_jax.steps import Grid, Steps
+from mlem_jax.types import Params, Scalar, State
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Cost at equal error as the levels of a ladder come closer."""
+
+    ladder: Path = SHIPPED
+    """Folder of trained levels."""
+    lower: int = 2
+    """The lower level, 1 the cheapest; the other is the top."""
+    samplers: tuple[Literal["ddpm", "ddim"], ...] = ("ddpm", "ddim")
+    """What draws the pictures."""
+    left: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
+    """s: how much of the distance to the top is left."""
+    images: int = 16
+    """Pictures that judge."""
+    reference_steps: int = 1000
+    """Steps of the fine grid."""
+    base_steps: tuple[int, ...] = (30, 50, 100)
+    """Steps of the multilevel plans."""
+    openings: tuple[int, ...] = (5, 10, 20, 40)
+    """Evaluations of the top level in them."""
+    seed: int = 0
+    """Of the starts and the Brownian paths."""
+    runs: Path = Path("runs/closeness")
+    """Rows as they come, resumed if they are there."""
+    out: Path = Path("results")
+    """Where closeness.json and .png go."""
+
+
+def main(settings: Settings) -> None:
+    """Run all that is not in the log yet; then write and draw."""
+    console = Console(width=110)
+    ladder = load(settings.ladder)
+    determining = {name: value for name, value in runs.recorded(settings).items()
+                   if name not in ("runs", "out", "samplers")}  # fmt: skip
+    runs.check_settings(settings.runs, determining | {"costs": ladder.levels.costs})
+    result: dict[str, Any] = {"machine": machine(), "settings": determining, "samplers": {}}
+    for name in settings.samplers:
+        rows, ratios = compare(name, ladder, settings, console)
+        console.print(shown(name, ratios))
+        result["samplers"][name] = {"ratios": ratios, "rows": rows}
+    settings.out.mkdir(parents=True, exist_ok=True)
+    (settings.out / "closeness.json").write_text(json.dumps(result, indent=1) + "\n")
+    draw_ratios(str(settings.out / "closeness.png"), result["samplers"])
+    console.print(f"wrote {settings.out}/closeness.json and .png")
+
+
+def compare(
+    name: str, ladder: Ladder, settings: Settings, console: Console
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of one sampler, and for every distance what others cost at equal error."""
+    fine = courses.fine_grid(settings.reference_steps)
+
+    @cache
+    def judged() -> tuple[Course, None]:
+        def targets(table: Steps) -> dict[str, plan.Plan]:
+            return {"top": courses.top_target(table, ladder)}
+
+        samples = courses.part_of(0, settings.images)
+        return courses.course_of(name, ladder, fine, samples, settings.seed, targets), None
+
+    counts = [count for count in ALONE if count < settings.reference_steps]
+    alone = [
+        *courses.euler_maruyama(ladder, counts, partial(coarse_grids, fine), lower=False),
+        *second_order_alone(name, ladder, counts, fine),
+    ]
+    rows = courses.run_missing(
+        settings.runs / f"{name}_alone.jsonl", ladder, alone, judged, console
+    )
+    others = {
+        kind: [point for each in dict.fromkeys(row["method"] for row in rows)
+               if each.startswith(start) for point in curve(rows, each, "median")]
+        for kind, start in (("Euler-Maruyama", "Euler"), ("second order", "second"))
+    }  # fmt: skip
+    ratios = []
+    for left in settings.left:
+        log = settings.runs / f"{name}_{left:g}.jsonl"
+        moved = closer(ladder, settings.lower, left)
+        methods = list(multilevel(name, settings, fine))
+        own = courses.run_missing(log, moved, methods, judged, console)
+        rows += [row | {"left": left} for row in own]
+        points: Points = [
+            point
+            for kind in dict.fromkeys(row["method"] for row in own)
+            for point in curve(own, kind, "median")
+        ]
+        told = {other: ratio(points, theirs) for other, theirs in others.items()}
+        ratios.append({"left": left, **told})
+    return rows, ratios
+
+
+def closer(ladder: Ladder, lower: int, left: float) -> Ladder:
+    """The lower level and the top, the lower one moved to F + s (f - F) at its old price."""
+    low, top = ladder.levels.drifts[lower - 1], ladder.levels.drifts[-1]
+
+    def moved(params: Params, x: State, t: Scalar) -> State:
+        own, above, kept = params
+        near = top(above, x, t)
+        return near + kept.astype(x.dtype) * (low(own, x, t) - near)
+
+    levels = Levels((moved, top), (ladder.levels.costs[lower - 1], ladder.levels.costs[-1]))
+    own = (ladder.params[lower - 1], ladder.params[-1], jnp.asarray(left))
+    losses = (ladder.losses[lower - 1], ladder.losses[-1])
+    return Ladder(levels, (own, ladder.params[-1]), losses, ladder.shape)
+
+
+def multilevel(name: str, settings: Settings, fine: Grid) -> Iterator[Method]:
+    """The lower level at every step, the top now and then: impulses, and straight lines."""
+    for count in settings.base_steps:
+        base = steps.subgrid(fine, courses.fine_grid(count))
+        two = two_step(name)
+        for openings in settings.openings:
+            if openings > 0.7 * count:
+                continue
+            logits = gates.constant_gates((1.0, openings / count), count)
+            fires = draws.midpoint(None, logits)
+            parameters = {"openings": openings, "base": count}
+            middle = plan.draw_plan(draws.midpoint, logits, None)
+            held = trapezoid_plan(open_first(fires), two(base))
+            first = trapezoid_plan(open_first(fires), SAMPLERS[name].table(base))
+            yield Method("midpoint", parameters, base, [middle])
+            yield Method("trapezoid", parameters, base, [first])
+            yield Method("trapezoid, second-order base", parameters, base, [held], (), two)
+
+
+def shown(name: str, ratios: list[dict[str, Any]]) -> Table:
+    """The ratios as one reads them."""
+    others = [key for key in ratios[0] if key != "left"]
+    table = Table(
+        "distance left",
+        *others,
+        title=name.upper(),
+        caption="cost of the top level alone at equal error over the ladder's own",
+    )
+    for line in ratios:
+        told = ["-" if line[other] is None else f"{line[other]:.2f}" for other in others]
+        table.add_row(f"{line['left']:g}", *told)
+    return table
+
+
+def draw_ratios(file: str, samplers: dict[str, Any]) -> None:
+    """Ratios against the share of the distance left, one panel a sampler."""
+    figure, axes = plt.subplots(
+        1, len(samplers), figsize=(4.6 * len(samplers), 3.4), sharey=True, squeeze=False
+    )
+    for axis, (name, own) in zip(axes[0], samplers.items(), strict=True):
+        for other in ("Euler-Maruyama", "second order"):
+            known = [line for line in own["ratios"] if line[other] is not None]
+            axis.loglog([line["left"] for line in known], [line[other] for line in known], "o-",
+                        label=f"{other}, top alone")  # fmt: skip
+        axis.axhline(1, color="k", linewidth=0.8)
+        axis.set_title(name.upper())
+        axis.set_xlabel("share of the distance to the top that is left")
+        axis.grid(alpha=0.3, which="both")
+    axes[0][0].set_ylabel("their cost over the ladder's, at equal error")
+    axes[0][-1].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(file, dpi=130)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))
