@@ -188,9 +188,13 @@ def draw_ratios(file: str, samplers: dict[str, Any]) -> None:
             axis.loglog([line["left"] for line in known], [line[other] for line in known], "o-",
                         label=f"{other}, top alone")  # fmt: skip
         axis.axhline(1, color="k", linewidth=0.8)
+        shares, costs = [line["left"] for line in own["ratios"]], (0.5, 1, 2, 4, 8)
+        axis.set_xticks(shares, [f"{share:g}" for share in shares], minor=False)
+        axis.set_yticks(costs, [f"{cost:g}" for cost in costs], minor=False)
+        axis.minorticks_off()
         axis.set_title(name.upper())
         axis.set_xlabel("share of the distance to the top that is left")
-        axis.grid(alpha=0.3, which="both")
+        axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("their cost over the ladder's, at equal error")
     axes[0][-1].legend(fontsize=8)
     figure.tight_layout()

@@ -22,10 +22,11 @@ from rich.console import Console
 
 from experiments import courses, pilot, runs
 from experiments.courses import Course, Method
-from experiments.curves import Pictures, Points, curve, draw_curves, summarise, summary_table
+from experiments.curves import Pictures, Points, curve, summarise, summary_table
 from experiments.gates import effects_at, families
 from experiments.ladder import PROCESS, SHIPPED, Ladder, load
 from experiments.machine import machine
+from experiments.panels import PAPERS, draw_panels
 from experiments.quickstart import coarse_grids
 from experiments.samplers import SAMPLERS
 from mlem_jax import draws, plan, steps
@@ -38,8 +39,6 @@ from mlem_jax.types import Logits, Weights
 
 ALONE = (10, 15, 20, 30, 50, 75, 100, 150, 200)
 """Steps of the top level alone."""
-PAPERS = ("inverse cost, independent", "theory, independent", "learned, independent")
-"""What is taken over from experiments.error_against_cost."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +98,7 @@ def main(settings: Settings) -> None:
         "rows": rows,
     }
     (settings.out / "compare_draws.json").write_text(json.dumps(result, indent=1) + "\n")
-    draw_curves(str(settings.out / "compare_draws.png"), rows)
+    draw_panels(str(settings.out / "compare_draws.png"), rows)
     console.print(f"wrote {settings.out}/compare_draws.json and .png")
 
 

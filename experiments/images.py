@@ -36,13 +36,28 @@ class Pictures(NamedTuple):
     skipped: tuple[str, ...]
 
 
-def load(path: Path, size: int) -> Pictures:
-    """Every image at `path`, cropped to its central square and scaled to `size`.
+Fit = Callable[[Image.Image, int], np.ndarray]
+"""From a picture and a side to uint8 [side, side, 3]."""
+
+
+def central_square(picture: Image.Image, size: int) -> np.ndarray:
+    """The largest square in the middle, scaled to `size`."""
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    picture = picture.crop((left, top, left + side, top + side))
+    if side != size:
+        picture = picture.resize((size, size), Image.Resampling.LANCZOS)
+    return np.asarray(picture, np.uint8)
+
+
+def load(path: Path, size: int, fit: Fit = central_square) -> Pictures:
+    """Every image at `path`, cropped and scaled to `size`.
 
     Args:
         path: a folder (searched through), a .zip of images, or an .npz with an array `images`
             (or just one array), uint8 [count, height, width, 3].
         size: side of the result in pixels.
+        fit: how to crop and scale.
 
     Raises:
         FileNotFoundError: if there is nothing at `path`.
@@ -51,12 +66,12 @@ def load(path: Path, size: int) -> Pictures:
     if not path.exists():
         raise FileNotFoundError(f"expected a folder, a .zip or an .npz of images, no such {path}")
     if path.suffix == ".npz":
-        return Pictures(np.stack([_fit(Image.fromarray(x), size) for x in _array(path)]), ())
+        return Pictures(np.stack([fit(Image.fromarray(x), size) for x in _array(path)]), ())
     images, skipped = [], []
     for name, read in _zipped(path) if path.suffix == ".zip" else _folder(path):
         try:
             with Image.open(io.BytesIO(read())) as picture:
-                images.append(_fit(picture.convert("RGB"), size))
+                images.append(fit(picture.convert("RGB"), size))
         except BROKEN:
             skipped.append(name)
     if not images:
@@ -90,15 +105,6 @@ def _zipped(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
         for name in sorted(archive.namelist()):
             if Path(name).suffix.lower() in SUFFIXES and not name.endswith("/"):
                 yield name, partial(archive.read, name)
-
-
-def _fit(picture: Image.Image, size: int) -> np.ndarray:
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    picture = picture.crop((left, top, left + side, top + side))
-    if side != size:
-        picture = picture.resize((size, size), Image.Resampling.LANCZOS)
-    return np.asarray(picture, np.uint8)
 
 
 def to_uint8(x: np.ndarray) -> np.ndarray:

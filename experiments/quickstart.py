@@ -2,7 +2,7 @@
 
 The reference is the top level at every step of a fine grid. Against it stand the top level at few
 steps (Euler-Maruyama), each smaller level, a switch from small to large, and multilevel plans of
-three budgets with independent and with midpoint draws. Prints a table, writes
+three budgets with the independent draws of the paper and with systematic ones. Prints a table, writes
 results/quickstart.json with all rows and results/quickstart.png with the pictures.
 """
 
@@ -147,7 +147,7 @@ def rivals(budgets: tuple[float, ...], costs: tuple[float, ...], base: Grid) -> 
 def multilevel(
     budgets: tuple[float, ...], costs: tuple[float, ...], gamma: float, base: Grid, key: Key
 ) -> Iterator[Method]:
-    """Plans of every budget, with independent and with midpoint draws of the same gates."""
+    """Plans of every budget, with independent and with systematic draws of the same gates."""
 
     def family(scale: float) -> Logits:
         logits = gates.theory_gates(costs, len(base) - 1, scale=scale, gamma=gamma)
@@ -156,12 +156,11 @@ def multilevel(
 
     for number, budget in enumerate(budgets):
         logits = plan.fit_budget(family, costs, budget)
-        drawn = plan.draw_plan(draws.independent, logits, jax.random.fold_in(key, number))
-        name = f"ML-EM, budget {budget:g}, independent"
         expected = float(plan.expected_price(logits, costs).costs.sum())
-        yield Method(name, name, base, drawn, expected)
-        name = f"ML-EM, budget {budget:g}, midpoint"
-        yield Method(name, name, base, plan.draw_plan(draws.midpoint, logits, None))
+        own_key = jax.random.fold_in(key, number)
+        for kind, draw in (("independent", draws.independent), ("systematic", draws.systematic)):
+            name = f"ML-EM, budget {budget:g}, {kind}"
+            yield Method(name, name, base, plan.draw_plan(draw, logits, own_key), expected)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ the step alone.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import grain
 import jax
@@ -22,7 +22,7 @@ import tyro
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from experiments import images, runs
-from experiments.ladder import PREDICTION, PROCESS, RUNGS, Rung, restore_average
+from experiments.ladder import LADDERS, PREDICTION, PROCESS, Rung, restore_average
 from mlem_jax import checkpoint
 from mlem_jax.denoise import Network, Trainer, TrainState, denoising_trainer, loss_by_band
 from mlem_jax.levels import linen_drift
@@ -38,8 +38,10 @@ class Settings:
     """A folder of images, a .zip of images, or an .npz with uint8 `images`."""
     out: Path = Path("runs/levels")
     """Checkpoints and logs: one folder a level. Give the same folder to resume."""
-    levels: tuple[int, ...] = tuple(range(1, len(RUNGS) + 1))
-    """Which levels to train, 1 the cheapest."""
+    ladder: Literal["characters", "faces"] = "characters"
+    """Which networks: those for 32x32 or those for 64x64 pixels of experiments/ladder.py."""
+    levels: tuple[int, ...] = ()
+    """Which levels to train, 1 the cheapest; default: all."""
     size: int = 32
     """Side of the pictures in pixels; others are cropped to a square and scaled."""
     steps: int | None = None
@@ -64,11 +66,13 @@ def main(settings: Settings) -> None:
     if pictures.skipped:
         print(f"skipped {len(pictures.skipped)} broken files: {', '.join(pictures.skipped)}")
     train, held_out = split(pictures.images, settings.held_out)
-    for level in settings.levels:
-        if not 1 <= level <= len(RUNGS):
-            raise ValueError(f"expected levels from 1 to {len(RUNGS)}, got {level}")
-    for level in sorted(settings.levels, key=teachers_before):
-        rung = RUNGS[level - 1]
+    rungs = LADDERS[settings.ladder]
+    chosen = settings.levels or tuple(range(1, len(rungs) + 1))
+    for level in chosen:
+        if not 1 <= level <= len(rungs):
+            raise ValueError(f"expected levels from 1 to {len(rungs)}, got {level}")
+    for level in sorted(chosen, key=lambda level: teachers_before(rungs, level)):
+        rung = rungs[level - 1]
         rung = rung._replace(steps=settings.steps or rung.steps)
         directory = settings.out / f"level_{level}"
         if not train_level(rung, directory, train, held_out, settings, deadline):
@@ -76,10 +80,10 @@ def main(settings: Settings) -> None:
             return
 
 
-def teachers_before(level: int) -> int:
+def teachers_before(rungs: Sequence[Rung], level: int) -> int:
     """How many levels have to be trained before this one: its teacher, that one's teacher, ..."""
-    teacher = RUNGS[level - 1].teacher
-    return 0 if teacher is None else 1 + teachers_before(teacher)
+    teacher = rungs[level - 1].teacher
+    return 0 if teacher is None else 1 + teachers_before(rungs, teacher)
 
 
 def split(pictures: np.ndarray, held_out: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,11 +11,18 @@ from mlem_jax.unet import Architecture, UNet, default_depthwise
 jax.config.update("jax_enable_x64", True)
 
 
+def pytest_configure(config):
+    """Most of the time goes into compiling: what one test has compiled, the others take over."""
+    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 @pytest.fixture
 def small_ladder(tmp_path):
     """Two random networks in the form of a shipped ladder."""
     for level, base in ((1, 4), (2, 8)):
-        architecture = Architecture(base=base, scales=2)
+        architecture = Architecture(base=base, middle=0, scales=1)
         network = UNet(architecture, default_depthwise())
         shapes = jax.eval_shape(
             network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros(1)
