@@ -2,8 +2,8 @@
 
 The reference is the top level at every step of a fine grid. Against it stand the top level at few
 steps (Euler-Maruyama), each smaller level, a switch from small to large, and multilevel plans of
-three budgets with the independent draws of the paper and with systematic ones. Prints a table, writes
-results/quickstart.json with all rows and results/quickstart.png with the pictures.
+three budgets with the independent draws of the paper and with systematic ones. Prints a table,
+writes results/quickstart.json with all rows and results/quickstart.png with the pictures.
 """
 
 import dataclasses

@@ -43,7 +43,7 @@ from mlem_jax.levels import (
     nnx_drift,
 )
 from mlem_jax.noise import BrownianPath, brownian_path, draw_starts, snr_clock, store_path
-from mlem_jax.pilot import effect_gates, measure_effects, predict_error
+from mlem_jax.pilot import effect_gates, fit_error, measure_effects, predict_error
 from mlem_jax.plan import (
     Held,
     Plan,
@@ -161,6 +161,7 @@ __all__ = [
     "expected_price",
     "exponential_euler",
     "fit_budget",
+    "fit_error",
     "fit_shares",
     "fit_stack",
     "fit_states",

@@ -27,7 +27,8 @@ References:
     measurement.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -120,6 +121,34 @@ def predict_error(effects: Effects, logits: Logits) -> Scalar:
     """E |x - x_ref|^2 = sum_{n,k} (1/p - 1) v, for independent draws, to first order."""
     p = probabilities(logits)
     return jnp.where(p < 1, (1 / p - 1) * jnp.where(p < 1, effects, 0), 0).sum()
+
+
+def fit_error(family: Callable[[float], Logits], effects: Effects, error: float) -> Logits:
+    """The gates of `family(C)` whose predicted error is `error`; `plan.fit_budget` for a cost.
+
+    Args:
+        family: gates for a scale C > 0, their probabilities rising in C to 1.
+        effects: from `measure_effects`.
+        error: mean square, over entries and samples, as `predict_error` says it.
+
+    Raises:
+        ValueError: if the error is not above 0, which only certain gates have.
+    """
+    if not 0 < error < float("inf"):
+        raise ValueError(f"expected an error above 0 and finite, got {error}")
+
+    def dear(log_scale: float) -> bool:
+        return float(predict_error(effects, family(math.exp(log_scale)))) < error
+
+    low, high = 0.0, 0.0
+    while dear(low):
+        low -= 1.0
+    while not dear(high):
+        high += 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if dear(middle) else (middle, high)
+    return family(math.exp(high))
 
 
 @partial(jax.jit, static_argnums=(0, 7))

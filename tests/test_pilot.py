@@ -87,6 +87,18 @@ def test_gates_from_effects_have_the_least_predicted_error_for_their_cost():
     np.testing.assert_allclose(gain, gain[0, 0], rtol=1e-9)
 
 
+@pytest.mark.parametrize("error", [1e-6, 0.3, 500.0])
+def test_gates_meet_the_error_they_are_asked_for(error):
+    effects = jnp.asarray(np.random.default_rng(5).uniform(0.1, 9.0, (6, 3))).at[:, 0].set(jnp.inf)
+    costs = (1.0, 4.0, 16.0)
+    logits = pilot.fit_error(
+        lambda scale: pilot.effect_gates(effects, costs, scale=scale), effects, error
+    )
+    assert pilot.predict_error(effects, logits) == pytest.approx(error, rel=1e-5)
+    with pytest.raises(ValueError, match="expected an error above 0 and finite, got 0"):
+        pilot.fit_error(lambda scale: logits, effects, 0)
+
+
 def test_effects_predict_the_error_of_close_levels():
     levels, params = wavy_ladder(sizes=(0.97, 0.99, 1.0))
     effects = pilot.measure_effects(levels, params, X, STEPS, jax.random.key(3), PATH, stretches=8)
