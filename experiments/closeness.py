@@ -21,13 +21,13 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import courses, runs
-from experiments.compare_draws import ALONE, second_order_alone, two_step
+from experiments.compare_draws import ALONE, second_order_alone
 from experiments.courses import Course, Method
 from experiments.curves import Points, curve, ratio
 from experiments.ladder import SHIPPED, Ladder, load
 from experiments.machine import machine
 from experiments.quickstart import coarse_grids
-from experiments.samplers import SAMPLERS
+from experiments.samplers import SAMPLERS, two_step
 from mlem_jax import draws, gates, plan, steps
 from mlem_jax.hold import open_first, trapezoid_plan
 from mlem_jax.levels import Levels

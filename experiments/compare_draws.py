@@ -24,11 +24,11 @@ from experiments import courses, pilot, runs
 from experiments.courses import Course, Method
 from experiments.curves import Pictures, Points, curve, summarise, summary_table
 from experiments.gates import effects_at, families
-from experiments.ladder import PROCESS, SHIPPED, Ladder, load
+from experiments.ladder import SHIPPED, Ladder, load
 from experiments.machine import machine
 from experiments.panels import PAPERS, draw_panels
 from experiments.quickstart import coarse_grids
-from experiments.samplers import SAMPLERS
+from experiments.samplers import SAMPLERS, two_step
 from mlem_jax import draws, plan, steps
 from mlem_jax.hold import open_first, trapezoid_plan
 from mlem_jax.pilot import measure_effects
@@ -177,12 +177,6 @@ def compare(
         return courses.course_of(name, ladder, fine, samples, settings.seed, targets), None
 
     return courses.run_missing(settings.runs / f"{name}.jsonl", ladder, methods, judged, console)
-
-
-def two_step(name: str) -> Callable[[Grid], Steps]:
-    """The two-step solver of a sampler."""
-    churn = 1.0 if SAMPLERS[name].noisy else 0.0
-    return lambda grid: steps.dpm_solver_2m(PROCESS, grid, churn=churn)
 
 
 def second_order_alone(

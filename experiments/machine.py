@@ -2,6 +2,9 @@
 
 import os
 import platform
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -16,3 +19,18 @@ def machine() -> str:
     kind = "" if jax.default_backend() == "cpu" else f", {jax.devices()[0].device_kind}"
     python = platform.python_version()
     return f"{processor}, {os.cpu_count()} cores{kind}, Python {python}, jax {jax.__version__}"
+
+
+def provenance(module: str) -> dict[str, str]:
+    """Machine, versions, commit and command: what it takes to make a figure again."""
+    asked = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    command = shlex.join(["python", "-m", module, *map(as_typed, sys.argv[1:])])
+    return {"machine": machine(), "commit": asked.stdout.strip() or "unknown", "command": command}
+
+
+def as_typed(argument: str) -> str:
+    """A folder by its name: where it lies is nobody's business."""
+    return Path(argument).name if Path(argument).is_absolute() else argument

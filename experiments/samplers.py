@@ -30,6 +30,12 @@ SAMPLERS = {
 }
 
 
+def two_step(name: str) -> Callable[[Grid], Steps]:
+    """The two-step solver of a sampler."""
+    churn = 1.0 if SAMPLERS[name].noisy else 0.0
+    return lambda grid: steps.dpm_solver_2m(PROCESS, grid, churn=churn)
+
+
 def path_of(
     sampler: Sampler, key: Key, fine: Grid, grid: Grid, samples: jax.Array
 ) -> BrownianPath | None:

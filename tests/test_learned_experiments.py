@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import curves, error_against_cost, learn_gates, pilot
+from experiments import curves, error_against_cost, figures, learn_gates, pilot
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_error_against_cost_has_every_method_and_goes_on_after_a_kill(settings, 
         ladder=settings.ladder, gates=settings.out / "learned_gates", pilot=settings.pilot,
         samplers=("ddpm",),
         images=2, reference_steps=24, base_steps=4, budgets=(2.5, 3.5), draws=2,
-        runs=tmp_path / "compared", out=tmp_path / "judged",
+        runs=tmp_path / "compared", out=settings.out,
     )  # fmt: skip
     with jax.enable_x64(False):
         learn_gates.main(settings)
@@ -93,6 +93,36 @@ def test_error_against_cost_has_every_method_and_goes_on_after_a_kill(settings, 
         own = [row for row in first["rows"] if row["method"] == method]
         assert len(own) == 4
         assert sum(row["best"] for row in own) == 2
+    check_figures(settings, tmp_path / "figures")
+
+
+def check_figures(settings, out):
+    """The figures of the paper, from the rows above."""
+    card = {"levels": [
+        {"megaflops_per_image": 10.0**level, "milliseconds_per_image": float(level),
+         "held_out_loss": 1 / level, "held_out_standard_error": 0.01} for level in (1, 2)
+    ]}  # fmt: skip
+    (settings.ladder / "card.json").write_text(json.dumps(card))
+    drawn = figures.Settings(
+        ladder=settings.ladder, results=settings.out, samplers=("ddpm",), tiny=True, out=out
+    )
+    with jax.enable_x64(False):
+        figures.main(drawn)
+        whole = {file.name: file.read_bytes() for file in out.glob("*.json")}
+        (out / "error_ddpm.json").unlink()
+        figures.main(drawn)
+    assert {file.name: file.read_bytes() for file in out.glob("*.json")} == whole
+    for name in ("pictures_ddpm", "gamma", "error_ddpm"):
+        assert (out / f"{name}.png").stat().st_size > 5000
+        told = json.loads(whole[f"{name}.json"])
+        assert told.keys() >= {"machine", "commit", "command", "settings"}
+    rows = {row["method"]: row for row in json.loads(whole["pictures_ddpm.json"])["rows"]}
+    assert rows["Euler-Maruyama, 60 steps"]["mse"] == 0
+    for kind in ("inverse cost, independent", "theory, independent", "learned, independent"):
+        assert rows[f"ML-EM, {kind}"]["mse"] > 0
+    for points in json.loads(whole["error_ddpm.json"])["curves"].values():
+        assert all(point.keys() == {"method", "cost", "seconds", "mse", "GFLOP"}
+                   for point in points)  # fmt: skip
 
 
 def test_a_ratio_of_costs_is_taken_at_equal_error():

@@ -1,0 +1,250 @@
+"""The figures of the paper (arXiv:2603.24594), from our own runs on any ladder.
+
+1. Pictures of every method at matched cost.  2. gamma.  3. and 4. Error against time and against
+FLOPs for DDPM and DDIM, from the rows that experiments.error_against_cost has measured, and those
+of experiments.compare_draws if they are there. Each has a .json beside it that says of what, on
+what and by which command it was made. What needs to be run is kept, so a killed run goes on.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import matplotlib
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import track
+
+from experiments import courses, figure_gamma, runs
+from experiments.comparison import Result, picture_rows, timed_solve
+from experiments.courses import Course, Method
+from experiments.curves import frontier
+from experiments.gates import effects_at, families, learned_logits, shifted
+from experiments.ladder import SHIPPED, Ladder, load
+from experiments.machine import provenance
+from experiments.quickstart import coarse_grids
+from experiments.samplers import SAMPLERS, two_step
+from mlem_jax import draws, plan, steps
+from mlem_jax.hold import open_first, trapezoid_plan
+from mlem_jax.types import Key
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Draw the figures of the paper for a ladder."""
+
+    ladder: Path = SHIPPED
+    """Folder of trained levels."""
+    results: Path = Path("results")
+    """Where error_against_cost.json, learned_gates/ and pilot/ of this ladder lie."""
+    samplers: tuple[Literal["ddpm", "ddim"], ...] = ("ddpm", "ddim")
+    """What draws the pictures."""
+    images: int = 10
+    """Pictures in a row."""
+    cost: float = 50.0
+    """Expected cost of the multilevel rows, in evaluations of the top level."""
+    base_steps: int = 100
+    """Steps of the multilevel rows, and of the path on which levels are compared."""
+    reference_steps: int = 1000
+    """Steps of the fine grid."""
+    few: tuple[int, ...] = (10, 20, 50, 250)
+    """Steps of Euler-Maruyama with the top level alone."""
+    compared: int = 32
+    """Pictures on whose paths levels are compared."""
+    tiny: bool = False
+    """Two pictures and few steps, to see in seconds that it runs."""
+    seed: int = 3
+    """Of the starts, the paths and the gates."""
+    out: Path = Path("results/figures")
+    """Where the figures go."""
+
+
+def main(settings: Settings) -> None:
+    """Draw what is not there yet of these settings, and what costs nothing anew."""
+    if settings.tiny:
+        settings = dataclasses.replace(settings, images=2, base_steps=20, reference_steps=60,
+                                       few=(5,), cost=14.0, compared=2)  # fmt: skip
+    console = Console(width=110)
+    ladder = load(settings.ladder)
+    determining = {name: value for name, value in runs.recorded(settings).items()
+                   if name not in ("out", "samplers")}  # fmt: skip
+    runs.check_settings(settings.out, determining | {"costs": ladder.levels.costs})
+    about = {**provenance("experiments.figures"), "settings": determining}
+    for name in settings.samplers:
+        file = settings.out / f"pictures_{name}"
+        if not file.with_suffix(".json").exists():
+            rows = pictures(name, ladder, settings, console)
+            picture_rows(f"{file}.png", rows, columns=settings.images)
+            write(file, about | {"sampler": name, "rows": [row for row, _ in rows]})
+    file = settings.out / "gamma"
+    if not file.with_suffix(".json").exists():
+        with console.status("levels along the path of the top"):
+            found = {
+                name: figure_gamma.measured(
+                    ladder, settings.ladder, name, settings.compared, settings.base_steps,
+                    settings.seed,
+                )
+                for name in settings.samplers
+            }  # fmt: skip
+        figure_gamma.draw(f"{file}.png", found)
+        write(file, about | {"samplers": found})
+    for name in settings.samplers:
+        file = settings.out / f"error_{name}"
+        curves, threshold = points_of(name, settings)
+        draw_errors(f"{file}.png", name, curves, threshold)
+        write(file, about | {"sampler": name, "threshold": threshold, "curves": curves})
+    console.print(f"wrote pictures, gamma and errors, .png and .json, to {settings.out}")
+
+
+def write(file: Path, result: dict[str, Any]) -> None:
+    """All or nothing, last of a figure: what is there is whole."""
+    runs.write_whole(file.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
+
+
+def pictures(name: str, ladder: Ladder, settings: Settings, console: Console) -> list[Result]:
+    """A row of pictures a method, along the same starts and paths."""
+    fine = courses.fine_grid(settings.reference_steps)
+    samples = courses.part_of(0, settings.images)
+    with console.status(f"{name}: the reference"):
+        course = courses.course_of(
+            name, ladder, fine, samples, settings.seed,
+            lambda table: {"top": courses.top_target(table, ladder)},
+        )  # fmt: skip
+    reference = np.asarray(course.references["top"])
+    count = settings.reference_steps
+    first = {"method": f"Euler-Maruyama, {count} steps", "cost": float(count), "mse": 0.0,
+             "evaluations": [0] * (len(ladder.losses) - 1) + [count]}  # fmt: skip
+    rows = [Result(first, reference)]
+    for method in track(shown_methods(name, ladder, settings), name, console=console):
+        rows.append(drawn(method, ladder, course, reference))
+    return rows
+
+
+def drawn(method: Method, ladder: Ladder, course: Course, reference: np.ndarray) -> Result:
+    """The pictures of one method."""
+    table, noise = courses.laid_out(course, method.grid, method.table)
+    end, seconds = timed_solve(ladder, course.x, table, method.plans[0], noise)
+    paid = plan.price(method.plans[0], ladder.levels.costs)
+    row = {
+        "method": method.name,
+        "evaluations": [int(number) for number in paid.evaluations],
+        "cost": float(paid.costs.sum()),
+        "mse": float(np.mean((np.asarray(end) - reference) ** 2)),
+        "seconds": seconds,
+    }
+    return Result(row, np.asarray(end))
+
+
+def shown_methods(name: str, ladder: Ladder, settings: Settings) -> list[Method]:
+    """Few steps of the top level; the paper's gates; ours, at one cost."""
+    fine = courses.fine_grid(settings.reference_steps)
+    base = steps.subgrid(fine, courses.fine_grid(settings.base_steps))
+    top = len(ladder.losses)
+    methods = [
+        Method(f"Euler-Maruyama, {count} steps", {}, coarse_grids(fine, count)["uniform"],
+               [plan.full_plan(count, top, top)])
+        for count in settings.few
+    ]  # fmt: skip
+    table, costs = SAMPLERS[name].table(base), ladder.levels.costs
+    effects = effects_at(settings.results / "pilot" / f"{name}.npz", np.asarray(table.t))
+    every = families(ladder, settings.base_steps, effects)
+    every["learned"] = shifted(learned_logits(settings.results / "learned_gates" / name, table.t))
+    logits = {kind: plan.fit_budget(family, costs, settings.cost)
+              for kind, family in every.items()}  # fmt: skip
+    key: Key = jax.random.key(settings.seed)
+
+    def row(title: str, own: plan.Plan, two: Callable | None = None) -> Method:
+        return Method(title, {}, base, [own], (), two)
+
+    fires = open_first(draws.midpoint(None, logits["pilot"]))
+    two = two_step(name)
+    return [
+        *methods,
+        *(
+            row(f"ML-EM, {kind}, independent", plan.draw_plan(draws.independent, own, key))
+            for kind, own in logits.items()
+            if kind != "pilot"
+        ),
+        row("ours: pilot, systematic", plan.draw_plan(draws.systematic, logits["pilot"], key)),
+        row("ours: trapezoid, second order", trapezoid_plan(fires, two(base)), two),
+    ]
+
+
+def points_of(name: str, settings: Settings) -> tuple[dict[str, list[dict[str, Any]]], float]:
+    """Cost, seconds, GFLOP an image and mse of each method's points; the threshold.
+
+    Below the threshold no level but the top comes, at however many steps: an error less than that
+    is nearer to the largest network than the next one is, and so perhaps than it is to the truth.
+    """
+    measured = json.loads((settings.results / "error_against_cost.json").read_text())
+    rows = [row for row in measured["rows"] if row["sampler"] == name]
+    images = measured["settings"]["images"]
+    if (beside := settings.results / "compare_draws.json").exists():
+        wanted = ("pilot, systematic", "pilot, trapezoid, second-order base",
+                  "pilot, trapezoid, second-order base, stacked")  # fmt: skip
+        more = json.loads(beside.read_text())["rows"]
+        rows += [row for row in more if row["sampler"] == name and row["method"] in wanted]
+    card = json.loads((settings.ladder / "card.json").read_text())["levels"]
+    work = np.array([row["megaflops_per_image"] for row in card])
+    points: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for row in rows:
+        own = points.setdefault(row["method"], {})
+        own.setdefault(json.dumps(row["parameters"]), []).append(row)
+
+    def middle(own: list[dict[str, Any]], title: str) -> dict[str, Any]:
+        flops = [float(np.dot(row["evaluations"], work)) / 1e3 for row in own]
+        told = {key: float(np.median([row[key] for row in own]))
+                for key in ("cost", "seconds", "mse")}  # fmt: skip
+        told["seconds"] /= images
+        return {"method": title, **told, "GFLOP": float(np.median(flops))}
+
+    curves = {}
+    for method, groups in points.items():
+        curves[method] = [middle(own, method) for own in groups.values()]
+        if chosen := [row for own in groups.values() for row in own if row["best"]]:
+            curves[f"{method}, best of 15"] = [middle([row], method) for row in chosen]
+    below = f"level {len(card) - 1}, uniform"
+    threshold = min(point["mse"] for method, own in curves.items() if below in method
+                    for point in own)  # fmt: skip
+    return curves, threshold
+
+
+def draw_errors(
+    file: str, name: str, curves: dict[str, list[dict[str, Any]]], threshold: float
+) -> None:
+    """Error against time and against FLOPs; other levels grey, chosen draws dashed."""
+    figure, axes = plt.subplots(1, 2, figsize=(11.5, 4.8), sharey=True)
+    alone = [method for method in curves if method.startswith("Euler-Maruyama")]
+    top = max(int(method.split()[2].strip(",")) for method in alone)
+    for axis, unit in zip(axes, ("seconds", "GFLOP"), strict=True):
+        for number, (method, points) in enumerate(curves.items()):
+            own = np.array(frontier([(point[unit], point["mse"]) for point in points]))
+            style: dict[str, Any] = {"label": method}
+            if method in alone:
+                lower = f"level {top}" not in method
+                style |= {"color": "0.7" if lower else "k", "linewidth": 1}
+                style |= {"linestyle": "-" if "uniform" in method else ":"}
+            else:
+                style |= {"color": matplotlib.colormaps["tab20"]((number - len(alone)) % 20)}
+                style |= {"linestyle": "--" if "best of" in method else "-"}
+            axis.loglog(*own.T, marker=".", **style)
+        axis.axhline(threshold, color="r", linewidth=0.8, linestyle="-.")
+        axis.set_xlabel({"seconds": "seconds an image", "GFLOP": "GFLOP an image"}[unit])
+        axis.grid(alpha=0.3, which="both")
+    axes[0].set_ylabel("mean squared error to the reference")
+    axes[0].set_title(f"{name.upper()}; red: as near as the next level comes", fontsize=9)
+    axes[1].legend(fontsize=6.5, bbox_to_anchor=(1.01, 1), loc="upper left")
+    figure.tight_layout()
+    figure.savefig(file, dpi=130)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))
