@@ -34,10 +34,14 @@ def report(diagnosis: Diagnosis) -> str:
 
 
 def level_rows(diagnosis: Diagnosis) -> Rows:
-    """One row a level: what multilevel Monte Carlo plots, in powers of two beside the numbers."""
-    rows: Rows = [("level", "cost", "log2", "difference, rms", "log2", "to the top, rms",
-                   "alone, mse", "effect", "log2")]  # fmt: skip
-    sizes = np.sqrt((np.asarray(diagnosis.sizes) ** 2).mean(axis=0))
+    """One row a level: what multilevel Monte Carlo plots, in powers of two beside the numbers.
+
+    Size of the difference to the level below and distance to the top, both root-mean-square along
+    the path; error at the end of the level alone; effect of the difference, all steps together.
+    """
+    rows: Rows = [("level", "cost", "log2", "size", "log2", "to the top", "alone, mse", "effect",
+                   "log2")]  # fmt: skip
+    sizes = np.sqrt((np.asarray(diagnosis.sizes) ** 2).mean(axis=0)).tolist()
     for k, cost in enumerate(diagnosis.costs):
         total = diagnosis.totals[k]
         rows.append((
@@ -94,11 +98,14 @@ def verdict(check: Check) -> str:
     A prediction of 0 is that of levels which do not differ, so anything else disproves it.
     """
     gap = check.measured - check.predicted
-    if abs(gap) <= 0.2 * check.predicted + 2 * check.standard_error:
-        return "the linear law holds"
-    if gap < 0:
-        return "errors saturate, the law is an upper guide only"
-    return "errors feed on each other, the law is a lower guide only"
+    if abs(gap) > 0.2 * check.predicted + 2 * check.standard_error:
+        return (
+            "errors saturate, the law is an upper guide only" if gap < 0
+            else "errors feed on each other, the law is a lower guide only"
+        )  # fmt: skip
+    if check.standard_error > 0.3 * check.predicted:
+        return "they agree, but so few draws would agree with much else"
+    return "the linear law holds"
 
 
 def _rates(diagnosis: Diagnosis) -> list[str]:
@@ -113,11 +120,10 @@ def _rates(diagnosis: Diagnosis) -> list[str]:
     told = f"Gamma {_with_ends(gamma, '.2f')}, of error ~ cost^(-1/gamma): {regime}."
     totals = [total.value for total in diagnosis.totals]
     # Of the distances the top has none, of the effects the certain level; cost goes with either.
-    slopes = [_slope(diagnosis.distances), _slope(totals), _slope(diagnosis.costs)]
-    alpha, beta, rise = ("?" if math.isnan(own) else f"{own:.2f}" for own in
-                         (-slopes[0], -slopes[1], slopes[2]))  # fmt: skip
-    return [told, f"A level more: distance to the top x 2^-{alpha}, effect x 2^-{beta}, cost x "
-                  f"2^{rise} (alpha, beta, gamma of multilevel Monte Carlo)."]  # fmt: skip
+    columns = {"distance to the top": diagnosis.distances, "effect": totals,
+               "cost": diagnosis.costs}  # fmt: skip
+    slopes = ", ".join(f"{name} x 2^{_slope(own):.2f}" for name, own in columns.items())
+    return [told, f"A level more: {slopes} (alpha, beta and gamma of multilevel Monte Carlo)."]
 
 
 def _worth(rung: Rung, top: float) -> str:
