@@ -75,7 +75,7 @@ def main(settings: Settings) -> None:
         settings = dataclasses.replace(
             settings, images=2, base_steps=8, shares=(0.5,), stretches=2, draws=2
         )
-    console = Console(width=110)
+    console = Console(width=120)
     ladder = load(settings.checkpoint)
     if settings.measure:
         ladder = measured(ladder, settings)

@@ -24,13 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mlem_jax.draws import independent, midpoint
-from mlem_jax.evaluate import Batch, couple, judge, stack_plans
-from mlem_jax.groups import draw_plans
+from mlem_jax.evaluate import couple
 from mlem_jax.intervals import Interval, fit_gamma, interval, resample
-from mlem_jax.levels import Levels
-from mlem_jax.pilot import Effects, predict_error, run_pilot
-from mlem_jax.plan import full_plan
+from mlem_jax.levels import Levels, check_levels
+from mlem_jax.pilot import Effects, Pilot, predict_error, run_pilot
 from mlem_jax.problem import Noise
 from mlem_jax.rungs import (
     Offer,
@@ -38,58 +35,12 @@ from mlem_jax.rungs import (
     expected_cost,
     gates_at_budget,
     judge_rungs,
-    keep_levels,
     ladder_effects,
     make_offers,
 )
 from mlem_jax.steps import Steps
-from mlem_jax.types import Key, Logits, Params, PerLevel, PerStep, State
-
-
-class Advice(NamedTuple):
-    """The ladder to use at the budget, and its gates.
-
-    Attributes:
-        kept: which levels, 1 the cheapest; `rungs.keep_levels` makes their ladder.
-        logits: of the gates for independent draws, with the least predicted error.
-        even: the same for even draws (`systematic`, `midpoint`).
-        cost: expected.
-        error: predicted mean squared error to the top level at every step, for independent draws.
-    """
-
-    kept: tuple[int, ...]
-    logits: Logits
-    even: Logits
-    cost: float
-    error: float
-
-
-class Check(NamedTuple):
-    """What plans with the advised gates do when they are run.
-
-    Attributes:
-        predicted: mean squared error of independent draws.
-        measured: the same, the mean over draws.
-        standard_error: of the mean, by the spread of the draws.
-        cost: of the draws, their mean.
-        even: mean squared error of the one midpoint draw of the gates for even draws.
-        even_cost: of that.
-    """
-
-    predicted: float
-    measured: float
-    standard_error: float
-    cost: float
-    even: float
-    even_cost: float
-
-
-class Alone(NamedTuple):
-    """The top level alone at so many steps."""
-
-    steps: int
-    cost: float
-    error: float
+from mlem_jax.trials import Advice, Alone, Check, judge_alone, judge_ends, run_check
+from mlem_jax.types import Key, Params, PerLevel, PerStep, State
 
 
 class Diagnosis(NamedTuple):
@@ -105,6 +56,8 @@ class Diagnosis(NamedTuple):
         gamma: fitted to costs and distances.
         effects: v[n, k]; +inf where the gate is to stay open.
         totals: of the effects over the steps, each level's with its interval.
+        heaviest: share of one sample in the effects; near 1, they are one sample's slope, which
+            stands here for the kurtosis of multilevel Monte Carlo.
         offers: every ladder of some of the levels, the whole one first.
         rungs: what each level but the top is worth.
         advice: the best of the offers and its gates.
@@ -121,6 +74,7 @@ class Diagnosis(NamedTuple):
     gamma: Interval
     effects: Effects
     totals: tuple[Interval, ...]
+    heaviest: float
     offers: tuple[Offer, ...]
     rungs: tuple[Rung, ...]
     advice: Advice
@@ -168,9 +122,8 @@ def diagnose(
             budget is not such a one.
     """
     count, ladder = len(steps.t), len(levels.drifts)
-    for name, given in (("samples", len(x)), ("draws", draws), ("resamples", resamples)):
-        if given < 2:
-            raise ValueError(f"expected at least 2 {name}, whose spread is the error, got {given}")
+    check_levels(levels)
+    _check_asked(certain, samples=len(x), draws=draws, resamples=resamples)
     budget = _checked_budget(levels.costs, count, budget, certain)
     stretches = min(stretches, count)
     pilot_key, resample_key, draw_key = jax.random.split(key, 3)
@@ -180,20 +133,31 @@ def diagnose(
     weights = resample(resample_key, len(x), resamples).astype(x.dtype)
     offers, table = make_offers(pilot, levels.costs, budget, weights)
     best = min(offers, key=lambda offer: offer.cost)
-    advice = _advise(ladder_effects(pilot, best.kept, weights[0]), levels, best, budget)
+    advice = _advise(ladder_effects(pilot, best.kept, weights), levels, best, budget)
     batch = couple(levels, params, x, steps, noise)
     effects = ladder_effects(pilot, range(1, ladder + 1), weights)
-    distances = jnp.sqrt(weights @ pilot.distances.mean(axis=0))
+    squares = jnp.matmul(weights, pilot.distances.mean(axis=0), precision="highest")
+    distances = jnp.sqrt(squares)
     return Diagnosis(
         steps.t, levels.costs, budget,
         jnp.sqrt(pilot.differences.mean(axis=1)), distances[0],
-        _judge_ends(levels, params, batch, steps),
+        judge_ends(levels, params, batch, steps),
         fit_gamma(jnp.asarray(levels.costs, x.dtype), distances),
         effects[0], tuple(interval(own) for own in effects.sum(axis=1).T),
+        _heaviest(pilot),
         tuple(offers), judge_rungs(offers, table),
-        advice, _check(levels, params, batch, steps, advice, draw_key, draws),
-        _judge_alone(levels, params, batch, [*coarser, (steps, noise)]),
+        advice, run_check(levels, params, batch, steps, advice, draw_key, draws),
+        judge_alone(levels, params, batch, [*coarser, (steps, noise)]),
     )  # fmt: skip
+
+
+def _check_asked(certain: int, **spread: int) -> None:
+    for name, given in spread.items():
+        if given < 2:
+            raise ValueError(f"expected at least 2 {name}, whose spread is the error, got {given}")
+    if certain not in (0, 1):
+        raise ValueError(f"expected certain to be 0 or 1, got {certain}; which level is to be the "
+                         "lowest of several is a question here")  # fmt: skip
 
 
 def _checked_budget(
@@ -209,49 +173,17 @@ def _checked_budget(
     return float(chosen)
 
 
-def _advise(effects: Effects, levels: Levels, best: Offer, budget: float) -> Advice:
+def _advise(
+    effects: Float[Array, "resamples steps kept"], levels: Levels, best: Offer, budget: float
+) -> Advice:
     costs = jnp.asarray(levels.costs, effects.dtype)[np.array(best.kept) - 1]
-    logits = gates_at_budget(effects, costs, budget)
-    even = gates_at_budget(effects, costs, budget, power=1 / 3)
-    return Advice(best.kept, logits, even, float(expected_cost(logits, costs)),
-                  float(predict_error(effects, logits)))  # fmt: skip
+    logits = gates_at_budget(effects[0], costs, budget)
+    even = gates_at_budget(effects[0], costs, budget, power=1 / 3)
+    errors = jax.vmap(predict_error, (0, None))(effects, logits)
+    return Advice(best.kept, logits, even, float(expected_cost(logits, costs)), interval(errors))
 
 
-def _judge_ends(levels: Levels, params: tuple[Params, ...], batch: Batch, steps: Steps) -> PerLevel:
-    """Errors of single levels; the top is the reference."""
-    count, ladder = len(steps.t), len(levels.drifts)
-    plans = stack_plans([full_plan(count, ladder, level) for level in range(1, ladder + 1)])
-    return judge(levels, params, batch, steps, plans).mean(axis=1)
-
-
-def _check(
-    levels: Levels, params: tuple[Params, ...], batch: Batch, steps: Steps, advice: Advice,
-    key: Key, draws: int,
-) -> Check:  # fmt: skip
-    kept, own = keep_levels(levels, params, advice.kept)
-    costs = jnp.asarray(kept.costs)
-    plans = draw_plans(independent, advice.logits, key, draws)
-    even = draw_plans(midpoint, advice.even, key, 1)
-    errors = judge(kept, own, batch, steps, plans).mean(axis=1)
-    return Check(
-        advice.error, float(errors.mean()), float(errors.std(ddof=1) / draws**0.5),
-        float(plans.needed.mean(axis=0).sum(axis=0) @ costs),
-        float(judge(kept, own, batch, steps, even).mean()),
-        float(even.needed[0].sum(axis=0) @ costs),
-    )  # fmt: skip
-
-
-def _judge_alone(
-    levels: Levels,
-    params: tuple[Params, ...],
-    batch: Batch,
-    tables: Sequence[tuple[Steps, Noise]],
-) -> tuple[Alone, ...]:
-    top, own = keep_levels(levels, params, [len(levels.drifts)])
-    rows = []
-    for table, noise in tables:
-        count = len(table.t)
-        plans = stack_plans([full_plan(count, 1, 1)])
-        errors = judge(top, own, batch._replace(noise=noise), table, plans)
-        rows.append(Alone(count, count * top.costs[0], float(errors.mean())))
-    return tuple(rows)
+def _heaviest(pilot: Pilot) -> float:
+    """The largest share of one sample in the effects of all."""
+    own = np.asarray(jnp.trace(pilot.products, axis1=2, axis2=3).sum(axis=1))
+    return float(own.max() / own.sum()) if own.sum() > 0 else 0.0

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlem_jax.diagnose import Check, Diagnosis
+from mlem_jax.diagnose import Diagnosis
 from mlem_jax.evaluate import cost_at_error
 from mlem_jax.intervals import Interval
 from mlem_jax.rungs import Rung
+from mlem_jax.trials import Check
 
 Rows = list[tuple[str, ...]]
 """Cells; the first row is the heading."""
@@ -55,7 +56,8 @@ def level_rows(diagnosis: Diagnosis) -> Rows:
 
 def ladder_rows(diagnosis: Diagnosis) -> Rows:
     """One row a ladder of some of the levels, cheapest first."""
-    error, top = diagnosis.offers[0].error, _at_every_step(diagnosis)
+    top = _at_every_step(diagnosis)
+    error = min(offer.error for offer in diagnosis.offers)
     rows: Rows = [("levels", f"cost at mse {error:.1e}", "times cheaper than the top",
                    f"mse at cost {diagnosis.budget:.3g}")]  # fmt: skip
     for offer in sorted(diagnosis.offers, key=lambda offer: offer.cost):
@@ -80,12 +82,13 @@ def sentences(diagnosis: Diagnosis) -> list[str]:
         *_rates(diagnosis),
         *(_worth(rung, top) for rung in diagnosis.rungs),
         f"To use at a cost of {advice.cost:.3g}: levels {_levels(advice.kept)}, predicted mse "
-        f"{advice.error:.1e}, {top / advice.cost:.2f} times cheaper than the top level at every "
-        "step.",
+        f"{_with_ends(advice.error, '.1e')}, {top / advice.cost:.2f} times cheaper than the top "
+        "level at every step.",
         f"Predicted and measured: mse {check.predicted:.1e} and {check.measured:.1e} "
         f"+- {check.standard_error:.0e} (ratio {_ratio(check.measured, check.predicted)} +- "
         f"{_ratio(check.standard_error, check.predicted)}), cost {advice.cost:.3g} and "
         f"{check.cost:.3g}: {verdict(check)}.",
+        _concentration(diagnosis.heaviest),
         f"With midpoint draws, which are more even: mse {check.even:.1e} at cost "
         f"{check.even_cost:.3g}.",
         *_against_fewer_steps(diagnosis),
@@ -124,6 +127,14 @@ def _rates(diagnosis: Diagnosis) -> list[str]:
                "cost": diagnosis.costs}  # fmt: skip
     slopes = ", ".join(f"{name} x 2^{_slope(own):.2f}" for name, own in columns.items())
     return [told, f"A level more: {slopes} (alpha, beta and gamma of multilevel Monte Carlo)."]
+
+
+def _concentration(heaviest: float) -> str:
+    told = f"One sample makes {heaviest:.0%} of the effects of all"
+    if heaviest < 0.3:
+        return f"{told}: none rules them."
+    return (f"{told}: a slope so steep is followed for a short way only, so the prediction is too "
+            "high. More samples would tell how common it is.")  # fmt: skip
 
 
 def _worth(rung: Rung, top: float) -> str:

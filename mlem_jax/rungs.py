@@ -58,7 +58,7 @@ class Offer(NamedTuple):
 
     Attributes:
         kept: which levels, 1 the cheapest.
-        cost: expected, at the error that all are compared at.
+        cost: expected, at the least error that any has at the budget.
         error: predicted, at the budget; +inf where that does not pay the certain level.
     """
 
@@ -156,22 +156,22 @@ def expected_cost(logits: Logits, costs: PerLevel) -> Scalar:
 def make_offers(
     pilot: Pilot, costs: Sequence[float], budget: float, weights: Weighting
 ) -> tuple[list[Offer], Float[Array, "ladders resamples"]]:
-    """Every ladder's cost at the error of the whole ladder at the budget.
+    """Every ladder's error at the budget, and its cost at the least of these errors.
 
     Returns:
         The offers, the whole ladder's first, and their costs over the resamples.
     """
     paid = jnp.asarray(costs, pilot.products.dtype)
-    offers, table, error = [], [], jnp.inf
-    for kept in sub_ladders(len(costs)):
-        effects = ladder_effects(pilot, kept, weights)
-        own = paid[np.array(kept) - 1]
-        reached = _error_at_budget(effects[0], own, budget)
-        if not offers:
-            error = reached
-        table.append(_costs_at_error(effects, own, error))
-        offers.append(Offer(kept, float(table[-1][0]), float(reached)))
-    return offers, jnp.stack(table)
+    ladders = sub_ladders(len(costs))
+    effects = [ladder_effects(pilot, kept, weights) for kept in ladders]
+    own = [paid[np.array(kept) - 1] for kept in ladders]
+    errors = [float(_error_at_budget(each[0], cost, budget))
+              for each, cost in zip(effects, own, strict=True)]  # fmt: skip
+    table = jnp.stack([_costs_at_error(each, cost, min(errors))
+                       for each, cost in zip(effects, own, strict=True)])  # fmt: skip
+    offers = [Offer(kept, float(cost), error)
+              for kept, cost, error in zip(ladders, table[:, 0], errors, strict=True)]  # fmt: skip
+    return offers, table
 
 
 def judge_rungs(

@@ -8,7 +8,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "mlem_jax"
 ORDER = ("types", "process", "steps", "noise", "levels", "gates", "draws", "plan", "events",
          "stack", "shares", "hold", "problem", "solve", "faults", "groups", "gradients", "evaluate",
-         "pilot", "intervals", "rungs", "diagnose", "report", "learn")  # fmt: skip
+         "pilot", "intervals", "rungs", "trials", "diagnose", "report",
+         "learn")  # fmt: skip
 LEAVES = {"unet": set(), "denoise": {"types", "process"}, "checkpoint": {"types"}}
 
 
