@@ -28,7 +28,7 @@ from mlem_jax import steps
 from mlem_jax.diagnose import Diagnosis, diagnose
 from mlem_jax.gates import probabilities
 from mlem_jax.levels import Levels, measure_costs
-from mlem_jax.noise import draw_starts, store_path
+from mlem_jax.noise import draw_starts
 from mlem_jax.problem import Noise
 from mlem_jax.report import alone_rows, ladder_rows, level_rows, sentences
 from mlem_jax.steps import Grid, Steps
@@ -117,9 +117,7 @@ def run(name: str, ladder: Ladder, settings: Settings) -> Diagnosis:
     base = steps.uniform_grid(PROCESS.end, 0.0, count)
 
     def along(grid: Grid) -> tuple[Steps, Noise]:
-        path = path_of(sampler, path_key, base, grid, samples)
-        # Stored, as the path is walked many times.
-        return sampler.table(grid), None if path is None else jax.jit(store_path)(path, x)
+        return sampler.table(grid), path_of(sampler, path_key, base, grid, samples)
 
     coarse = [steps.uniform_grid(PROCESS.end, 0.0, max(1, round(share * count)))
               for share in settings.shares]  # fmt: skip

@@ -130,24 +130,24 @@ def diagnose(
     pilot = run_pilot(
         levels, params, x, steps, pilot_key, noise, stretches=stretches, certain=certain
     )
-    weights = resample(resample_key, len(x), resamples).astype(x.dtype)
+    weights = resample(resample_key, len(x), resamples)
     offers, table = make_offers(pilot, levels.costs, budget, weights)
     best = min(offers, key=lambda offer: offer.cost)
     advice = _advise(ladder_effects(pilot, best.kept, weights), levels, best, budget)
     batch = couple(levels, params, x, steps, noise)
     effects = ladder_effects(pilot, range(1, ladder + 1), weights)
-    squares = jnp.matmul(weights, pilot.distances.mean(axis=0), precision="highest")
-    distances = jnp.sqrt(squares)
+    differences, distances = np.asarray(pilot.differences), np.asarray(pilot.distances)
+    distances = np.sqrt(weights @ distances.mean(axis=0))
     return Diagnosis(
         steps.t, levels.costs, budget,
-        jnp.sqrt(pilot.differences.mean(axis=1)), distances[0],
+        jnp.asarray(np.sqrt(differences.mean(axis=1))), jnp.asarray(distances[0], x.dtype),
         judge_ends(levels, params, batch, steps),
-        fit_gamma(jnp.asarray(levels.costs, x.dtype), distances),
-        effects[0], tuple(interval(own) for own in effects.sum(axis=1).T),
+        fit_gamma(levels.costs, distances),
+        effects[0], tuple(interval(own) for own in np.asarray(effects).sum(axis=1).T),
         _heaviest(pilot),
         tuple(offers), judge_rungs(offers, table),
         advice, run_check(levels, params, batch, steps, advice, draw_key, draws),
-        judge_alone(levels, params, batch, [*coarser, (steps, noise)]),
+        judge_alone(levels, params, batch, steps, coarser),
     )  # fmt: skip
 
 
@@ -179,11 +179,14 @@ def _advise(
     costs = jnp.asarray(levels.costs, effects.dtype)[np.array(best.kept) - 1]
     logits = gates_at_budget(effects[0], costs, budget)
     even = gates_at_budget(effects[0], costs, budget, power=1 / 3)
-    errors = jax.vmap(predict_error, (0, None))(effects, logits)
+    errors = _errors(effects, logits)
     return Advice(best.kept, logits, even, float(expected_cost(logits, costs)), interval(errors))
+
+
+_errors = jax.jit(jax.vmap(predict_error, (0, None)))
 
 
 def _heaviest(pilot: Pilot) -> float:
     """The largest share of one sample in the effects of all."""
-    own = np.asarray(jnp.trace(pilot.products, axis1=2, axis2=3).sum(axis=1))
+    own = np.trace(np.asarray(pilot.products), axis1=2, axis2=3).sum(axis=1)
     return float(own.max() / own.sum()) if own.sum() > 0 else 0.0

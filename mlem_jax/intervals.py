@@ -11,16 +11,17 @@ References:
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
+from numpy.typing import ArrayLike
 
-from mlem_jax.types import Key, PerLevel
+from mlem_jax.types import Key
 
-Weighting = Float[Array, "resamples samples"]
+Weighting = Float[np.ndarray, "resamples samples"]
 """Shares of the samples in a mean; the first row is the plain mean, the others are resamples."""
 
 
@@ -34,21 +35,22 @@ class Interval(NamedTuple):
 
 def resample(key: Key, samples: int, resamples: int) -> Weighting:
     """The plain mean, and means over as many samples drawn with repetition."""
-    drawn = jax.random.randint(key, (resamples, samples), 0, samples)
-    counts = jax.vmap(lambda own: jnp.bincount(own, length=samples))(drawn)
-    return jnp.concatenate([jnp.ones((1, samples)), counts.astype(float)]) / samples
+    drawn = np.asarray(jax.random.randint(key, (resamples, samples), 0, samples))
+    counts = [np.bincount(own, minlength=samples) for own in drawn]
+    return np.stack([np.ones(samples), *counts]) / samples
 
 
-def interval(values: Float[Array, " resamples"] | Float[np.ndarray, " resamples"]) -> Interval:
+def interval(values: ArrayLike) -> Interval:
     """Of the first value, by the others."""
     # By rank, as infinities are no numbers to go between.
-    ordered = np.sort(np.asarray(values[1:]))
+    values = np.asarray(values)
+    ordered = np.sort(values[1:])
     last = len(ordered) - 1
     low, high = ordered[math.floor(0.025 * last)], ordered[math.ceil(0.975 * last)]
     return Interval(float(values[0]), float(low), float(high))
 
 
-def fit_gamma(costs: PerLevel, errors: Float[Array, "resamples levels"]) -> Interval:
+def fit_gamma(costs: Sequence[float], errors: Float[np.ndarray, "resamples levels"]) -> Interval:
     """error_k ~ cost_k^(-1/gamma), by least squares of log error on log cost.
 
     Args:
@@ -60,11 +62,10 @@ def fit_gamma(costs: PerLevel, errors: Float[Array, "resamples levels"]) -> Inte
         Gamma; +inf where errors do not fall as costs rise, NaN where fewer than two levels of
         different cost are left, as on a ladder of two.
     """
-    told = jnp.all(errors > 0, axis=0)
-    x = jnp.where(told, jnp.log(costs), 0)
-    y = jnp.where(told, jnp.log(jnp.where(told, errors, 1)), 0)
-    count = told.sum()
-    x = jnp.where(told, x - x.sum() / count, 0)
-    # Over 0 where there is nothing to fit: NaN, which the result is to be.
-    rates = -(x * y).sum(axis=1) / (x**2).sum()
-    return interval(1 / jnp.maximum(rates, 0))
+    told = (errors > 0).all(axis=0)
+    x, y = np.log(np.asarray(costs)[told]), np.log(errors[:, told])
+    x = x - x.mean() if len(x) else x
+    if not x.any():
+        return Interval(math.nan, math.nan, math.nan)
+    with np.errstate(divide="ignore"):
+        return interval(1 / np.maximum(-(y @ x) / (x @ x), 0))

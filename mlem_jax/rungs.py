@@ -14,6 +14,7 @@ All is a function of means over samples, so it has an interval (`intervals`).
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
@@ -102,14 +103,14 @@ def sub_ladders(ladder: int) -> list[tuple[int, ...]]:
 
 
 def ladder_effects(
-    pilot: Pilot, kept: Sequence[int], weights: Float[Array, "*resamples batch"]
-) -> Float[Array, "*resamples steps kept"]:
-    """v of the ladder of the levels kept, for one mean over the samples or for several.
+    pilot: Pilot, kept: Sequence[int], weights: Weighting
+) -> Float[Array, "resamples steps kept"]:
+    """v of the ladder of the levels kept, for several means over the samples.
 
     Args:
         pilot: of the whole ladder.
         kept: which levels, 1 the cheapest, rising, the top among them.
-        weights: of the samples; they sum to 1.
+        weights: of the samples, a row a mean.
 
     Returns:
         Effects, +inf where a difference has a certain gate in it: of the lowest level kept if the
@@ -124,12 +125,12 @@ def ladder_effects(
     below = np.array((0, *kept[:-1]))
     numbers = np.arange(ladder - free + 1, ladder + 1)
     member = (below[:, None] < numbers) & (numbers <= np.array(kept)[:, None])
-    parts = jnp.asarray(member, pilot.products.dtype)
-    means = jnp.tensordot(weights.astype(parts.dtype), pilot.products, 1, precision="highest")
-    found = jnp.einsum("ik,...skl,il->...si", parts, means, parts, precision="highest")
+    # Of a few numbers only; on the host, where sums keep all their digits.
+    means = np.tensordot(weights, np.asarray(pilot.products), 1)
+    found = np.einsum("ik,rskl,il->rsi", member, means, member)
     # A square, but for rounding.
-    found = jnp.where(jnp.asarray(below < ladder - free), jnp.inf, jnp.maximum(found, 0))
-    return found[..., stretch_numbers(count, stretches), :]
+    found = np.where(below < ladder - free, np.inf, np.maximum(found, 0))
+    return jnp.asarray(found[:, stretch_numbers(count, stretches)], pilot.products.dtype)
 
 
 def gates_at_error(effects: Effects, costs: PerLevel, error: Scalar | float) -> Logits:
@@ -137,6 +138,7 @@ def gates_at_error(effects: Effects, costs: PerLevel, error: Scalar | float) -> 
     return _least(effects, costs, lambda logits: predict_error(effects, logits) <= error)
 
 
+@partial(jax.jit, static_argnames="power")
 def gates_at_budget(
     effects: Effects, costs: PerLevel, budget: Scalar | float, *, power: float = 1 / 2
 ) -> Logits:
@@ -148,6 +150,7 @@ def gates_at_budget(
     return _least(effects, costs, lambda logits: expected_cost(logits, costs) >= budget, power)
 
 
+@jax.jit
 def expected_cost(logits: Logits, costs: PerLevel) -> Scalar:
     """As `plan.expected_price`, all levels together; traceable."""
     return expected_evaluations(logits) @ costs

@@ -7,14 +7,16 @@ top level alone at fewer steps, the rival of every ladder.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mlem_jax.draws import independent, midpoint
 from mlem_jax.evaluate import Batch, judge, stack_plans
 from mlem_jax.groups import draw_plans
 from mlem_jax.intervals import Interval
 from mlem_jax.levels import Levels
-from mlem_jax.plan import full_plan
+from mlem_jax.plan import draw_plan, full_plan
 from mlem_jax.problem import Noise
 from mlem_jax.rungs import keep_levels
 from mlem_jax.steps import Steps
@@ -80,30 +82,32 @@ def run_check(
 ) -> Check:  # fmt: skip
     """Independent draws of the advised gates, and the midpoint draw of those for even draws."""
     kept, own = keep_levels(levels, params, advice.kept)
-    costs = jnp.asarray(kept.costs)
-    plans = draw_plans(independent, advice.logits, key, draws)
-    even = draw_plans(midpoint, advice.even, key, 1)
-    errors = judge(kept, own, batch, steps, plans).mean(axis=1)
-    return Check(
-        advice.error.value, float(errors.mean()), float(errors.std(ddof=1) / draws**0.5),
-        float(plans.needed.mean(axis=0).sum(axis=0) @ costs),
-        float(judge(kept, own, batch, steps, even).mean()),
-        float(even.needed[0].sum(axis=0) @ costs),
-    )  # fmt: skip
+    costs = np.array(kept.costs)
+    drawn = draw_plans(independent, advice.logits, key, draws)
+    even = draw_plan(midpoint, advice.even, None)
+    plans = jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), drawn, even)
+    errors = np.asarray(judge(kept, own, batch, steps, plans).mean(axis=1))
+    paid = np.asarray(plans.needed).sum(axis=1) @ costs
+    deviation = errors[:-1].std(ddof=1)
+    return Check(advice.error.value, float(errors[:-1].mean()), float(deviation / draws**0.5),
+                 float(paid[:-1].mean()), float(errors[-1]), float(paid[-1]))  # fmt: skip
 
 
 def judge_alone(
     levels: Levels,
     params: tuple[Params, ...],
     batch: Batch,
-    tables: Sequence[tuple[Steps, Noise]],
+    steps: Steps,
+    coarser: Sequence[tuple[Steps, Noise]],
 ) -> tuple[Alone, ...]:
-    """The top level at steps of any kind, each with its noise along the paths of the batch."""
+    """The top level at coarser steps, each with its noise along the batch's paths, and at all."""
     top, own = keep_levels(levels, params, [len(levels.drifts)])
     rows = []
-    for table, noise in tables:
+    for table, noise in coarser:
         count = len(table.t)
         plans = stack_plans([full_plan(count, 1, 1)])
         errors = judge(top, own, batch._replace(noise=noise), table, plans)
         rows.append(Alone(count, count * top.costs[0], float(errors.mean())))
-    return tuple(rows)
+    # At all steps it is the reference.
+    every = len(steps.t)
+    return (*rows, Alone(every, every * top.costs[0], 0.0))
