@@ -36,6 +36,7 @@ from mlem_jax.steps import Grid, Steps
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +206,7 @@ def draw_gamma(axis: Axes, found: Diagnosis) -> None:
             if math.isfinite(value):
                 axis.loglog(costs, middle[1] * (costs / middle[0]) ** (-1 / value), style)
         axis.set_title(f"gamma {gamma.value:.2f} ({gamma.low:.2f} to {gamma.high:.2f})")
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel("cost of a level")
     axis.set_ylabel("its rms distance to the top")
     axis.grid(alpha=0.3, which="both")

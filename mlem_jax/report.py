@@ -131,7 +131,7 @@ def _rates(diagnosis: Diagnosis) -> list[str]:
 
 def _concentration(heaviest: float) -> str:
     told = f"One sample makes {heaviest:.0%} of the effects of all"
-    if heaviest < 0.3:
+    if heaviest < 0.5:
         return f"{told}: none rules them."
     return (f"{told}: a slope so steep is followed for a short way only, so the prediction is too "
             "high. More samples would tell how common it is.")  # fmt: skip
@@ -167,11 +167,12 @@ def _against_fewer_steps(diagnosis: Diagnosis) -> list[str]:
 
 def _alone_at(diagnosis: Diagnosis, error: float) -> tuple[str, float]:
     """Cost of the top alone at an error; a bound where none of its runs is so good or so bad."""
-    costs, errors = np.array([(own.cost, own.error) for own in diagnosis.alone if own.error > 0]).T
-    if error > errors.max():
-        return "less than ", float(costs.min())
-    if error < errors.min():
-        return "more than ", float(costs[errors.argmin()])
+    told = [own for own in diagnosis.alone if own.error > 0]
+    if not told or error > max(own.error for own in told):
+        return "less than ", min(own.cost for own in told or diagnosis.alone)
+    if error < min(own.error for own in told):
+        return "more than ", min(told, key=lambda own: own.error).cost
+    costs, errors = [own.cost for own in told], [own.error for own in told]
     return "", float(cost_at_error(costs, errors, error))
 
 

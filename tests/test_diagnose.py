@@ -69,13 +69,21 @@ def test_a_costly_level_that_equals_the_one_below_is_named():
     assert "Level 1 pays for itself" in text
 
 
+def off_by(params, x, t):
+    """A drift with errors in two directions."""
+    return jnp.sin(x + t) + params[0] * jnp.cos(3 * x) + params[1] * jnp.sin(3 * x)
+
+
 def test_of_two_levels_that_can_stand_for_each_other_one_is_kept():
-    # Without either of them the whole ladder would be cheaper; without both it would be dearer.
-    diagnosis = found(sizes=(0.5, 0.9, 0.9, 1.0), costs=(0.1, 3.0, 3.1, 40.0))
-    assert [rung.ratio.value > 1 for rung in diagnosis.rungs] == [True, True, False]
-    assert diagnosis.advice.kept == (1, 2, 4)
-    errors = {offer.kept: offer.error for offer in diagnosis.offers}
-    assert max(errors[1, 2, 4], errors[1, 3, 4]) < errors[1, 2, 3, 4] < errors[1, 4]
+    levels = Levels((off_by,) * 4, (0.1, 3.0, 3.1, 40.0))
+    params = tuple(map(jnp.asarray, ((0.5, 0.5), (0.1, 0.0), (0.0, 0.1), (0.0, 0.0))))
+    diagnosis = diagnose(levels, params, X, STEPS, KEY, PATH, draws=4, resamples=50)
+    # Without either of them the whole ladder would be better; without both it would be worse.
+    error = {offer.kept: offer.error for offer in diagnosis.offers}
+    assert max(error[1, 2, 4], error[1, 3, 4]) < error[1, 2, 3, 4] < error[1, 4]
+    pay = [rung.level for rung in diagnosis.rungs if rung.ratio.value > 1]
+    assert pay in ([1, 2], [1, 3])
+    assert diagnosis.advice.kept == (*pay, 4)
 
 
 def test_a_level_pays_for_itself_where_its_ladder_has_the_lesser_error_too():
