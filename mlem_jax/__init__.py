@@ -12,6 +12,7 @@ Gates are learned with `mlem_jax.learn` (which needs optax), networks trained wi
 `mlem_jax.checkpoint` (which needs orbax); these are imported by name.
 """
 
+from mlem_jax.diagnose import Diagnosis, diagnose
 from mlem_jax.draws import Draw, independent, midpoint, nested, systematic
 from mlem_jax.evaluate import Batch, Best, best_of, couple, judge
 from mlem_jax.events import Events, even_events, event_plan, poisson, table_spans
@@ -79,6 +80,8 @@ from mlem_jax.process import (
     rectified_flow,
     variance_exploding,
 )
+from mlem_jax.report import report
+from mlem_jax.rungs import keep_levels
 from mlem_jax.shares import fit_shares, fit_stack, fit_states
 from mlem_jax.solve import (
     Carry,
@@ -120,6 +123,7 @@ __all__ = [
     "BrownianPath",
     "Carry",
     "Conditional",
+    "Diagnosis",
     "Draw",
     "Drift",
     "Events",
@@ -146,6 +150,7 @@ __all__ = [
     "data_drift",
     "ddim",
     "ddpm",
+    "diagnose",
     "diffusion_euler_maruyama",
     "dpm_solver_2m",
     "draw_plan",
@@ -173,6 +178,7 @@ __all__ = [
     "inverse_cost_gates",
     "judge",
     "karras_grid",
+    "keep_levels",
     "linear",
     "linen_drift",
     "load_plan",
@@ -201,6 +207,7 @@ __all__ = [
     "price",
     "probabilities",
     "rectified_flow",
+    "report",
     "save_plan",
     "save_stack",
     "shift_gates",

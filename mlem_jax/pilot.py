@@ -19,8 +19,12 @@ The v are measured in forward mode in one run of the top level: a tangent for ev
 steps and every difference, into which gain_n D_k is injected at one step of the stretch, drawn for
 each sample by itself. Its mean square at the end is then the mean of v over the stretch. (Random
 signs at all of its steps have that mean too; but neighbours' J are nearly parallel, so the square
-of a sum of signs stands before it, which varies by more than itself.) No step is stored, so memory
-does not grow with the number of steps.
+of a sum of signs stands before it, which varies by more than itself.) No state is stored, so
+memory does not grow with the number of steps but for a few numbers a step.
+
+A ladder of fewer levels needs no run of its own: its differences are sums of neighbouring ones, so
+its J are sums of their J, and its v follow from the mean products of neighbours' J
+(`rungs.ladder_effects`).
 
 References:
     Derived from arXiv:2603.24594, section 2 and theorem 1, whose bound on Phi is replaced by its
@@ -30,6 +34,7 @@ References:
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,12 +48,71 @@ from mlem_jax.noise import BrownianPath, draw_increment
 from mlem_jax.plan import full_plan
 from mlem_jax.problem import Noise, check_problem
 from mlem_jax.steps import Steps
-from mlem_jax.types import Key, Logits, Params, Scalar, State
+from mlem_jax.types import Key, Logits, Params, PerLevel, Probabilities, Scalar, State
 
 _Carry = tuple[State, Shaped[Array, "tangents *state"]]
 Effects = Float[Array, "steps levels"]
 """v[n, k]: mean square, over entries and samples, of what leaving difference k out of step n does
 to the end; +inf where it was not measured because the gate is to stay open."""
+
+
+class Pilot(NamedTuple):
+    """What one run of the top level tells of the ladder, sample by sample; means over entries.
+
+    Attributes:
+        differences: squares of F^k - F^{k-1} along the top level's path, with F^0 = 0.
+        distances: squares of F^k - F^K along it.
+        products: of J_{n,k} and J_{n,l} at the end, n one step of each stretch, drawn for each
+            sample; of the differences above the certain ones.
+    """
+
+    differences: Float[Array, "steps batch levels"]
+    distances: Float[Array, "steps batch levels"]
+    products: Float[Array, "batch stretches free free"]
+
+
+def run_pilot(
+    levels: Levels,
+    params: tuple[Params, ...],
+    x: State,
+    steps: Steps,
+    key: Key,
+    noise: Noise = None,
+    *,
+    stretches: int = 16,
+    certain: int = 1,
+) -> Pilot:
+    """J[n, k] = Phi(end, n) gain[n] (F^k - F^{k-1})(x[n], t[n]), and the differences, in one run.
+
+    Costs about `stretches x differences / 2` runs of the top level.
+
+    Args:
+        levels: the ladder; static.
+        params: one pytree a level.
+        x: starts [batch, ...], whose mean is taken; the larger, the less noise.
+        steps: the integrator.
+        key: of the steps at which each sample is disturbed.
+        noise: as `solve` takes it.
+        stretches: of equally many steps, at most one a step.
+        certain: how many of the lowest gates are to stay open; their effects are not measured.
+
+    Raises:
+        ValueError: as `solve`, and if there are no such stretches, or no gate is left to close.
+    """
+    count, ladder = len(steps.t), len(levels.drifts)
+    check_problem(levels, params, x, steps, full_plan(count, ladder, ladder), noise)
+    if steps.previous is not None:
+        raise ValueError("expected one-step steps for a pilot run, got a two-step method; measure "
+                         "the effects with its one-step form, exponential_euler")  # fmt: skip
+    if not 1 <= stretches <= count:
+        raise ValueError(f"expected from 1 to {count} stretches, one a step, got {stretches}")
+    if not 0 <= certain < ladder:
+        raise ValueError(f"expected fewer certain gates than {ladder} levels, got {certain}")
+    own = stretch_numbers(count, stretches)
+    first = np.searchsorted(own, np.arange(stretches + 1))
+    chosen = jax.random.randint(key, (len(x), stretches), first[:-1], first[1:])
+    return _measure(levels._replace(costs=()), params, x, steps, noise, chosen, jnp.asarray(own),
+                    certain)  # fmt: skip
 
 
 def measure_effects(
@@ -64,37 +128,20 @@ def measure_effects(
 ) -> Effects:
     """v[n, k] = E |Phi(end, n) gain[n] (F^k - F^{k-1})(x[n], t[n])|^2, from one run.
 
-    The same number for all steps of a stretch. Costs about `stretches x differences / 2` runs of
-    the top level.
-
-    Args:
-        levels: the ladder; static.
-        params: one pytree a level.
-        x: starts [batch, ...], whose mean is taken; the larger, the less noise.
-        steps: the integrator.
-        key: of the steps at which each sample is disturbed.
-        noise: as `solve` takes it.
-        stretches: of equally many steps, at most one a step.
-        certain: how many of the lowest gates are to stay open; their effects are +inf.
-
-    Raises:
-        ValueError: as `solve`, and if there are no such stretches, or no gate is left to close.
+    The same number for all steps of a stretch; +inf for the certain gates. Arguments and errors as
+    for `run_pilot`.
     """
-    count, ladder = len(steps.t), len(levels.drifts)
-    check_problem(levels, params, x, steps, full_plan(count, ladder, ladder), noise)
-    if steps.previous is not None:
-        raise ValueError("expected one-step steps for a pilot run, got a two-step method; measure "
-                         "the effects with its one-step form, exponential_euler")  # fmt: skip
-    if not 1 <= stretches <= count:
-        raise ValueError(f"expected from 1 to {count} stretches, one a step, got {stretches}")
-    if not 0 <= certain < ladder:
-        raise ValueError(f"expected fewer certain gates than {ladder} levels, got {certain}")
-    own = np.arange(count) * stretches // count
-    first = np.searchsorted(own, np.arange(stretches + 1))
-    chosen = jax.random.randint(key, (len(x), stretches), first[:-1], first[1:])
-    found = _measure(levels._replace(costs=()), params, x, steps, noise, chosen,
-                     jnp.asarray(own), certain)  # fmt: skip
-    return jnp.full((count, ladder), jnp.inf, x.dtype).at[:, certain:].set(found[own])
+    products = run_pilot(
+        levels, params, x, steps, key, noise, stretches=stretches, certain=certain
+    ).products
+    found = jnp.diagonal(products.mean(axis=0), axis1=1, axis2=2)
+    table = jnp.full((len(steps.t), len(levels.drifts)), jnp.inf, x.dtype)
+    return table.at[:, certain:].set(found[stretch_numbers(len(steps.t), stretches)])
+
+
+def stretch_numbers(count: int, stretches: int) -> Int[np.ndarray, " steps"]:
+    """The stretch that each step belongs to."""
+    return np.arange(count) * stretches // count
 
 
 def effect_gates(
@@ -109,12 +156,20 @@ def effect_gates(
         power: 1/2 for independent draws, 1/3 for even ones (`systematic`, `midpoint`).
     """
     check_costs(costs)
-    table, own = np.asarray(effects, np.float64), np.asarray(costs, np.float64)
-    closes = np.asarray(np.isfinite(table).any(axis=0))
-    paid = own + np.insert(own[:-1] * closes[:-1], 0, 0.0)
+    return table_gates(effect_chances(
+        jnp.asarray(effects), jnp.asarray(costs, jnp.result_type(float)), scale, power
+    ))  # fmt: skip
+
+
+def effect_chances(
+    effects: Effects, costs: PerLevel, scale: Scalar | float, power: float = 1 / 2
+) -> Probabilities:
+    """p of `effect_gates`, traceable in all but the power."""
+    closes = jnp.isfinite(effects).any(axis=0)[:-1]
+    paid = costs + jnp.concatenate([jnp.zeros(1, costs.dtype), costs[:-1] * closes])
     # An effect of 0 would be a gate that never opens; the least positive one stands for it.
-    table = np.maximum(table, np.finfo(np.float64).tiny)
-    return table_gates(np.clip(scale * (table / paid) ** power, 1e-9, 1.0))
+    positive = jnp.maximum(effects, jnp.finfo(effects.dtype).tiny)
+    return jnp.clip(scale * (positive / paid) ** power, 1e-9, 1.0)
 
 
 def predict_error(effects: Effects, logits: Logits) -> Scalar:
@@ -161,14 +216,14 @@ def _measure(
     chosen: Int[Array, "batch stretches"],
     stretch: Int[Array, " steps"],
     certain: int,
-) -> Float[Array, "stretches differences"]:
-    """Mean squares of the tangents at the end."""
+) -> Pilot:
+    """The run: the tangents at the end, and what the levels said on the way."""
     count = len(levels.drifts) - certain
     times, scale, gain, deviation = (jnp.asarray(column, x.dtype) for column in steps[:4])
     stretches = chosen.shape[1]
     number_of_stretch = jnp.repeat(jnp.arange(stretches), count)
 
-    def body(carry: _Carry, n: Int[Array, ""]) -> tuple[_Carry, None]:
+    def body(carry: _Carry, n: Int[Array, ""]) -> tuple[_Carry, tuple[Array, Array]]:
         x, tangents = carry
 
         def pushed(tangent: State) -> State:
@@ -183,17 +238,26 @@ def _measure(
             own(given, x, times[n])
             for own, given in zip(levels.drifts[:-1], params[:-1], strict=True)
         ]
-        differences = jnp.diff(jnp.stack([*lower, top]), axis=0, prepend=0)[certain:]
+        every = jnp.stack([*lower, top])
+        differences = jnp.diff(every, axis=0, prepend=0)
+        squares = _squares(differences), _squares(every - top)
         tangents = jax.lax.map(move, (number_of_stretch, tangents))
         here = (chosen[:, stretch[n]] == n).reshape(-1, *(1,) * (x.ndim - 1))
         own = stretch[n] * count + jnp.arange(count)
-        tangents = tangents.at[own].add(jnp.where(here, gain[n] * differences, 0))
+        tangents = tangents.at[own].add(jnp.where(here, gain[n] * differences[certain:], 0))
         x = scale[n] * x + gain[n] * top
         if noise is not None:
             drawn = draw_increment(noise, n, x) if isinstance(noise, BrownianPath) else noise[n]
             x = x + deviation[n] * drawn.astype(x.dtype)
-        return (x, tangents), None
+        return (x, tangents), squares
 
     start = jnp.zeros((stretches * count, *x.shape), x.dtype)
-    (_, ends), _ = jax.lax.scan(body, (x, start), jnp.arange(len(times)))
-    return jnp.mean(ends**2, axis=tuple(range(1, ends.ndim))).reshape(stretches, count)
+    (_, ends), (differences, distances) = jax.lax.scan(body, (x, start), jnp.arange(len(times)))
+    ends = ends.reshape(stretches, count, len(x), -1)
+    products = jnp.mean(ends[:, :, None] * ends[:, None], axis=-1)
+    return Pilot(differences, distances, jnp.moveaxis(products, -1, 0))
+
+
+def _squares(values: Shaped[Array, "levels *state"]) -> Float[Array, "batch levels"]:
+    """Mean squares over the entries of each sample."""
+    return jnp.mean(values**2, axis=tuple(range(2, values.ndim))).T

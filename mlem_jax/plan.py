@@ -185,11 +185,16 @@ def expected_price(logits: Logits, costs: Sequence[float]) -> Price:
     cancel.
     """
     _check_costs(logits.shape, costs)
+    evaluations = expected_evaluations(logits)
+    return Price(evaluations, evaluations * jnp.asarray(costs))
+
+
+def expected_evaluations(logits: Logits) -> PerLevel:
+    """Those of `expected_price`; traceable."""
     open_ = probabilities(logits)
     cancel = jnp.zeros_like(logits, bool).at[:, :-1].set(logits[:, :-1] == logits[:, 1:])
     idle = jnp.where(cancel, open_ * _next_level(open_), 0)
-    evaluations = (expected_needs(logits) - idle).sum(axis=0)
-    return Price(evaluations, evaluations * jnp.asarray(costs))
+    return (expected_needs(logits) - idle).sum(axis=0)
 
 
 def nested_price(logits: Logits, costs: Sequence[float]) -> Price:

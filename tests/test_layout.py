@@ -8,7 +8,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "mlem_jax"
 ORDER = ("types", "process", "steps", "noise", "levels", "gates", "draws", "plan", "events",
          "stack", "shares", "hold", "problem", "solve", "faults", "groups", "gradients", "evaluate",
-         "pilot", "learn")  # fmt: skip
+         "pilot", "intervals", "rungs", "trials", "diagnose", "report",
+         "learn")  # fmt: skip
 LEAVES = {"unet": set(), "denoise": {"types", "process"}, "checkpoint": {"types"}}
 
 
@@ -78,6 +79,9 @@ m.hold_plan(fires, steps)
 effects = m.measure_effects(levels, params, x, m.ddpm(process, grid), jax.random.key(3), path,
                             stretches=4)
 m.predict_error(effects, m.effect_gates(effects, levels.costs, scale=0.1))
+found = m.diagnose(levels, params, x, m.ddpm(process, grid), jax.random.key(4), path, draws=2,
+                   resamples=3)
+m.report(found), m.keep_levels(levels, params, found.advice.kept)
 print(x.shape)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
