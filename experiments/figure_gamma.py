@@ -17,7 +17,7 @@ import numpy as np
 from experiments import courses
 from experiments.ladder import Ladder
 from experiments.samplers import SAMPLERS, path_of
-from mlem_jax.intervals import fit_gamma, resample
+from mlem_jax.intervals import Interval, fit_gamma, resample
 from mlem_jax.noise import draw_starts
 from mlem_jax.solve import solve_path
 
@@ -40,22 +40,27 @@ def measured(
     squares = distances(ladder, sampler, images, base_steps, seed)
     weights = resample(jax.random.key(seed), images, 1000)
     errors = {
-        "distance to the top": jnp.sqrt(jnp.matmul(weights, squares, precision="highest")),
+        "distance to the top": np.sqrt(weights @ squares),
         "loss above the top's": losses_above(card, seed),
     }
     fits = [
-        {"cost": cost, "error": error, **fit_gamma(jnp.asarray(paid), found)._asdict()}
+        {"cost": cost, "error": error, **told(fit_gamma(paid, found))}
         for cost, paid in costs.items()
         for error, found in errors.items()
     ]
     return {
         "costs": costs,
-        "errors": {name: np.asarray(found[0]).tolist() for name, found in errors.items()},
+        "errors": {name: found[0].tolist() for name, found in errors.items()},
         "gamma": fits,
     }
 
 
-def distances(ladder: Ladder, sampler: str, images: int, base_steps: int, seed: int) -> jax.Array:
+def told(fit: Interval) -> dict[str, float | None]:
+    """As JSON has it, which knows no NaN: None where there are too few levels for a line."""
+    return {name: None if np.isnan(value) else value for name, value in fit._asdict().items()}
+
+
+def distances(ladder: Ladder, sampler: str, images: int, base_steps: int, seed: int) -> np.ndarray:
     """Mean squares [images, levels] of f^k - f^K at `TIMES` states of the top level's path."""
     own = SAMPLERS[sampler]
     grid = courses.fine_grid(base_steps)
@@ -78,16 +83,16 @@ def distances(ladder: Ladder, sampler: str, images: int, base_steps: int, seed: 
 
         return jax.lax.map(at, (states, t)).mean(axis=0)
 
-    return apart(ladder.params, states[:-1], table.t[::stride])
+    return np.asarray(apart(ladder.params, states[:-1], table.t[::stride]), np.float64)
 
 
-def losses_above(card: list[dict[str, Any]], seed: int, resamples: int = 1000) -> jax.Array:
+def losses_above(card: list[dict[str, Any]], seed: int, resamples: int = 1000) -> np.ndarray:
     """Root of loss_k - loss_K; first as measured, then as far off as the standard errors say."""
     losses = np.array([row["held_out_loss"] for row in card])
     spread = np.array([row["held_out_standard_error"] for row in card])
     normals = np.random.default_rng(seed).normal(size=(resamples, len(card)))
     drawn = losses + np.concatenate([np.zeros((1, len(card))), normals * spread])
-    return jnp.sqrt(jnp.maximum(jnp.asarray(drawn - drawn[:, -1:]), 0))
+    return np.sqrt(np.maximum(drawn - drawn[:, -1:], 0))
 
 
 def draw(file: str, samplers: dict[str, dict[str, Any]]) -> None:
@@ -101,8 +106,12 @@ def draw(file: str, samplers: dict[str, dict[str, Any]]) -> None:
         for number, (kind, errors) in enumerate(own["errors"].items()):
             fit = next(f for f in own["gamma"] if (f["cost"], f["error"]) == (cost, kind))
             paid, found = np.array(own["costs"][cost])[:-1], np.array(errors)[:-1]
-            told = f"{kind}\ngamma {fit['value']:.1f} ({fit['low']:.1f} to {fit['high']:.1f})"
-            axis.loglog(paid, found, f"C{number}o", label=told)
+            label = kind
+            if fit["value"] is not None:
+                label += f"\ngamma {fit['value']:.1f} ({fit['low']:.1f} to {fit['high']:.1f})"
+            axis.loglog(paid, found, f"C{number}o", label=label)
+            if fit["value"] is None:
+                continue
             level = np.exp(np.mean(np.log(found) + np.log(paid) / fit["value"]))
             axis.loglog(paid, level * paid ** (-1 / fit["value"]), f"C{number}-", linewidth=1)
         axis.set_title(name.upper())

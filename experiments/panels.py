@@ -12,6 +12,7 @@ from experiments.curves import curve, frontier
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 RIVALS = {
     "Euler-Maruyama, level 4, uniform": ("0.0", "-"),
@@ -67,7 +68,7 @@ def draw_panels(file: str, rows: list[dict[str, Any]]) -> None:
     plt.close(figure)
 
 
-def draw_rivals(axis: plt.Axes, own: list[dict[str, Any]]) -> None:
+def draw_rivals(axis: Axes, own: list[dict[str, Any]]) -> None:
     """The top level alone, and what the paper's best draws reach."""
     for method, (color, line) in RIVALS.items():
         draw_curve(axis, own, method, method, color=color, linestyle=line, linewidth=1.2)
@@ -78,7 +79,7 @@ def draw_rivals(axis: plt.Axes, own: list[dict[str, Any]]) -> None:
 
 
 def draw_curve(
-    axis: plt.Axes, own: list[dict[str, Any]], method: str, label: str, **style: Any
+    axis: Axes, own: list[dict[str, Any]], method: str, label: str, **style: Any
 ) -> None:
     """One method, if it is there."""
     if points := curve(own, method, "median"):
