@@ -27,10 +27,12 @@ ML-EM adds more levels, gates that weigh their prices, and draws that are unbias
 method (Jin, Li & Liu 2020) draws partners instead of levels, anew at each step. A fast multipole
 method would make the top itself cheaper; its orders of expansion would be a ladder again.
 
-**What is measured.** gamma, and what a strong error costs: the mean squared distance at the end to
-the fine solution of the top level, along the same Brownian path. ML-EM stands against all pairs by
-Euler-Maruyama, in as few steps as stay stable, and against solvers of diffrax. Then all of it again
-without the core, where few large steps are enough, to see where the gain ends. Writes
+**What is measured.** gamma: with charges at random the squared force of all pairs beyond m is about
+the sum of 1/l^2, so the error falls as m^(-1/2) and gamma is near 2, where the paper's best rates
+begin. And what a strong error costs: the mean squared distance at the end to the fine solution of
+the top level, along the same Brownian path. ML-EM stands against all pairs by Euler-Maruyama, in as
+few steps as stay stable, and against solvers of diffrax. Then once more without the core, where few
+large steps are enough, and with fewer and fewer rods, to see where the gain ends. Writes
 results/particles.json and .png.
 """
 
@@ -51,14 +53,16 @@ from rich.console import Console
 from rich.progress import track
 
 from experiments import runs
-from experiments.gates import open_bottom
+from experiments.gates import Family, open_bottom
 from experiments.machine import machine
 from experiments.particles_report import (
+    UNITS,
+    cheapest_where,
     compare,
-    crossing,
     draw_figure,
+    gains,
     shown_prices,
-    shown_rows,
+    shown_summary,
 )
 from experiments.particles_run import (
     Method,
@@ -83,10 +87,8 @@ from mlem_jax.types import Logits, Scalar, State
 class Settings:
     """Error against cost of a ladder of cut-offs, for rods on a ring."""
 
-    reaches: tuple[int, ...] = (2, 8, 32, 128, 512)
-    """Neighbours on either side that each level sums over. The last are all: N = 2 x 512 + 1."""
-    samples: int = 4
-    """Rings that move at once."""
+    rods: int = 4000
+    """That move at once, on as many rings as it takes."""
     spread: float = 0.5
     """Charges are 1 - spread or 1 + spread; 0 for Dyson's Brownian motion, with a core."""
     temperature: float = 0.05
@@ -104,35 +106,60 @@ class Settings:
 
 
 class Case(NamedTuple):
-    """What is solved, and how finely.
+    """What is solved, how finely, and by what.
 
     Attributes:
+        reaches: neighbours on either side that each level sums over; the last are all of them, so
+            there are 2 reach + 1 rods on a ring.
         size: of the core, in lattice spacings; 0 for none.
-        fine: steps of the reference.
-        alone: steps of the methods that evaluate all pairs at each; divisors of `fine`.
-        bases: steps of ML-EM; divisors of `fine` as well.
-        spent: on what is above the bottom level, in evaluations of the top.
+        fine: steps of the reference; all others divide it.
+        alone: steps of Euler-Maruyama with all pairs.
+        bases: steps of ML-EM, multiples of `STRETCHES`.
+        spent: on all that is above the bottom level, in evaluations of the top.
+        peers: solvers of diffrax, with all pairs.
+        peer_steps: and their steps.
         errors: mean squares at which prices are told.
     """
 
+    reaches: tuple[int, ...]
     size: float
     fine: int
     alone: tuple[int, ...]
     bases: tuple[int, ...]
     spent: tuple[float, ...]
+    peers: tuple[str, ...]
+    peer_steps: tuple[int, ...]
     errors: tuple[float, ...]
 
 
+STRETCHES = 4
+"""Of time, with the same gates throughout each."""
+STIFF = Case(
+    (2, 8, 32, 128, 512), 0.9, 7680, (384, 480, 512, 640, 768, 960, 1920), (512, 960, 1920),
+    (5.0, 10.0, 20.0, 40.0), ("Euler", "SEA", "ShARK"), (320, 384, 480, 512, 640, 960),
+    (1e-3, 1e-4, 1e-5, 1e-6),
+)  # fmt: skip
+SOFT = Case(
+    STIFF.reaches, 0.0, 3200, (16, 20, 32, 40, 80, 160, 400, 800), (40, 80, 160, 400, 1600),
+    (2.5, 5.0, 10.0, 20.0), ("SEA", "ShARK"), (10, 16, 20, 32, 40, 80, 160, 400),
+    (1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
+)  # fmt: skip
 CASES = {
-    "stiff core": Case(0.9, 6400, (400, 640, 800, 1280, 1600, 3200), (640, 800, 1600),
-                       (5.0, 10.0, 20.0, 40.0), (1e-3, 1e-4, 1e-5)),
-    "no core": Case(0.0, 1600, (10, 16, 20, 32, 40, 80, 160, 400), (40, 80, 160, 400),
-                    (2.0, 5.0, 10.0, 20.0), (1e-2, 1e-3, 1e-4)),
-}  # fmt: skip
-TINY = {
-    "stiff core": Case(0.9, 1600, (800,), (800,), (5.0, 20.0), (1e-3, 1e-4)),
-    "no core": Case(0.0, 80, (20, 40), (40,), (5.0,), (1e-2, 1e-3)),
+    "stiff core, 1025 rods": STIFF,
+    "no core, 1025 rods": SOFT,
+    "no core, 129 rods": SOFT._replace(reaches=(2, 8, 64)),
+    "no core, 17 rods": SOFT._replace(reaches=(2, 8)),
 }
+TINY = {
+    "stiff core, 33 rods": STIFF._replace(
+        reaches=(2, 4, 16), fine=960, alone=(480,), bases=(480,), spent=(10.0,), peer_steps=(480,),
+        peers=("Euler",),
+    ),
+    "no core, 17 rods": SOFT._replace(
+        reaches=(2, 8), fine=80, alone=(20, 40), bases=(40,), spent=(5.0,), peer_steps=(20,),
+        peers=("ShARK",),
+    ),
+}  # fmt: skip
 
 
 # 1. A drift with a dial on its cost.
@@ -176,12 +203,12 @@ def forces(rods: Rods, u: State, _: Scalar) -> State:
     return jax.lax.fori_loop(1, rods.reach + 1, add, jnp.zeros_like(u))
 
 
-def make_rods(settings: Settings, size: float, reach: int) -> Rods:
-    """A level's parameters; the same charges for all levels."""
-    count = 2 * settings.reaches[-1] + 1
-    signs = np.random.default_rng(settings.seed).choice([-1.0, 1.0], count)
+def make_ladder(settings: Settings, case: Case) -> tuple[Rods, ...]:
+    """The levels' parameters: the same rods, seen further and further."""
+    signs = np.random.default_rng(settings.seed).choice([-1.0, 1.0], 2 * case.reaches[-1] + 1)
     charges = jnp.asarray(1 + settings.spread * signs, jnp.result_type(float))
-    return Rods(jnp.asarray(reach), charges, jnp.asarray(size, charges.dtype))
+    size = jnp.asarray(case.size, charges.dtype)
+    return tuple(Rods(jnp.asarray(reach), charges, size) for reach in case.reaches)
 
 
 # 2. The ladder: functions with their measured costs, and what all methods share.
@@ -189,16 +216,16 @@ def make_rods(settings: Settings, size: float, reach: int) -> Rods:
 
 def make_problem(settings: Settings, case: Case) -> Problem:
     """Levels with their costs on this machine, the lattice to start from, and a Brownian path."""
-    params = tuple(make_rods(settings, case.size, reach) for reach in settings.reaches)
-    drifts = (forces,) * len(params)
-    start = jnp.zeros((settings.samples, len(params[0].charges)))
+    params = make_ladder(settings, case)
+    drifts, count = (forces,) * len(params), len(params[0].charges)
+    start = jnp.zeros((max(settings.rods // count, 1), count))
     measured = measure_costs(drifts, params, start, jnp.zeros(()), evaluations=40)
     # In evaluations of the top; timing noise must not make a level cheaper than the one before.
     costs = np.maximum.accumulate(measured) / max(measured)
     levels = Levels(drifts, tuple(float(cost) for cost in costs))
     deviation = (2 * settings.temperature) ** 0.5
     key = jax.random.key(settings.seed)
-    return Problem(levels, params, settings.reaches, start, deviation, settings.end, case.fine, key)
+    return Problem(levels, params, case.reaches, start, deviation, settings.end, case.fine, key)
 
 
 # 3. Plans: whatever is compared is a table of which level runs when, and with what weight.
@@ -230,31 +257,33 @@ def multilevel(
     The bottom level is certain in all: it has the stiff core.
     """
     costs, key = problem.levels.costs, jax.random.key(settings.seed + 1)
-    # What leaving a difference out does at a step of the pilot run it does at those of any grid.
-    own = effects[np.arange(count) * len(effects) // count]
 
     def by_cost(scale: float) -> Logits:
-        return open_bottom(gates.inverse_cost_gates(costs, count, scale=scale))
+        return open_bottom(gates.inverse_cost_gates(costs, STRETCHES, scale=scale))
 
     def by_pilot(scale: float) -> Logits:
-        return effect_gates(own, costs, scale=scale, power=1 / 2)
+        return effect_gates(effects, costs, scale=scale, power=1 / 2)
 
     def by_pilot_even(scale: float) -> Logits:
-        return effect_gates(own, costs, scale=scale, power=1 / 3)
+        return effect_gates(effects, costs, scale=scale, power=1 / 3)
+
+    def fitted(family: Family) -> Logits:
+        # For one step in each stretch, and its share of the price.
+        own = plan.fit_budget(family, costs, STRETCHES * (costs[0] + spent / count))
+        return jnp.repeat(own, count // STRETCHES, axis=0)
 
     def drawn(name: str, draw: Draw, logits: Logits, draws: int) -> Method:
         plans = [plan.draw_plan(draw, logits, each) for each in jax.random.split(key, draws)]
         return Method(name, {"steps": count, "spent": spent}, count, plans, everything)
 
     everything = tuple(range(1, len(costs) + 1))
-    budget = count * costs[0] + spent
     for name, family, even in (
         ("inverse cost", by_cost, by_cost),
         ("pilot", by_pilot, by_pilot_even),
     ):
-        logits = plan.fit_budget(family, costs, budget)
+        logits = fitted(family)
         yield drawn(f"ML-EM, {name}, independent", draws.independent, logits, settings.draws)
-        logits = logits if even is family else plan.fit_budget(even, costs, budget)
+        logits = logits if even is family else fitted(even)
         yield drawn(f"ML-EM, {name}, systematic", draws.systematic, logits, settings.draws)
         yield drawn(f"ML-EM, {name}, midpoint", draws.midpoint, logits, 1)
         fires = open_first(draws.midpoint(None, logits))
@@ -275,14 +304,18 @@ def two_levels(problem: Problem, count: int, spent: float) -> Iterator[Method]:
 
 
 def pilot_run(problem: Problem, case: Case) -> np.ndarray:
-    """v[n, k] on the coarsest stable grid: one ring, a path of its own, forward mode."""
+    """v[stretch, k] on a coarse grid: one ring, on a path of its own, in forward mode.
+
+    It is in proportion to the step size, the same for all stretches, so it serves any grid.
+    """
     count = case.bases[0]
     grid = steps.uniform_grid(0.0, problem.end, count)
     path_key, key = jax.random.split(jax.random.fold_in(problem.key, 1))
     path = brownian_path(path_key, grid, samples=jnp.arange(1))
     effects = measure_effects(problem.levels, problem.params, problem.x[:1],
-                              table_of(problem, count), key, path, stretches=4)  # fmt: skip
-    return np.asarray(effects)
+                              table_of(problem, count), key, path,
+                              stretches=STRETCHES)  # fmt: skip
+    return np.asarray(effects)[:: count // STRETCHES]
 
 
 # 4. The peers: solvers of another library, given the same increments.
@@ -297,10 +330,11 @@ def peers(
         return []
     from experiments import diffrax_driver as driver
 
-    longest = max(case.alone)
+    longest = max(case.peer_steps)
     rows = []
-    for name, (solver, evaluations) in driver.SOLVERS.items():
-        for count in case.alone:
+    for name in case.peers:
+        solver, evaluations = driver.SOLVERS[name]
+        for count in case.peer_steps:
             path = driver.pad(driver.coarse_increments(fine_noise, count), longest)
             step = problem.end / count
             tables = (jnp.asarray(step), jnp.asarray(problem.deviation * step**0.5))
@@ -318,58 +352,57 @@ def peers(
 
 
 def run_case(name: str, settings: Settings, case: Case, console: Console) -> dict[str, Any]:
-    """Everything of one case."""
+    """Everything of one case, as it is told; with the problem and the states on the way."""
     problem = make_problem(settings, case)
-    with console.status(f"{name}: all pairs in {case.fine} steps"):
+    with console.status(f"{name}: all pairs in {case.fine} steps, and a pilot run"):
         path, seconds = solve_finely(problem)
+        everything = list(methods(problem, settings, case))
     reference = path.states[-1]
     noise: dict[int, jax.Array] = {}
     rows = []
-    for method in track(list(methods(problem, settings, case)), name, console=console):
+    for method in track(everything, name, console=console):
         if method.steps not in noise:
             noise[method.steps] = noise_of(problem, method.steps)
         rows.append(run_method(method, problem, noise[method.steps], reference))
     rows += peers(problem, case, noise_of(problem, case.fine), reference, console)
-    console.print(shown_rows(name, rows, settings.reaches))
     told = compare(rows, case.errors)
     console.print(shown_prices(name, told, case.errors))
     return {
         "problem": problem,
         "states": path.states,
+        "errors": case.errors,
         "costs": problem.levels.costs,
         "gamma": measure_gamma(problem, path.states),
         "reference_seconds": seconds,
-        "rows": rows,
         "prices": told,
-        "crossing": {unit: crossing(rows, unit) for unit in ("cost", "seconds")},
+        "gains": gains(rows, case.errors),
+        "cheapest": {unit: cheapest_where(rows, unit) for unit in UNITS},
+        "rows": rows,
     }
 
 
 def main(settings: Settings) -> None:
-    """Both cases; then write and draw."""
+    """All cases; then write and draw."""
     begun = time.perf_counter()
     console = Console(width=150)
-    chosen = TINY if settings.tiny else CASES
+    chosen = CASES
     if settings.tiny:
-        settings = dataclasses.replace(settings, reaches=(1, 4, 16), samples=2, end=1.0, draws=2)
+        chosen = TINY
+        settings = dataclasses.replace(settings, rods=60, end=1.0, draws=2)
     cases = {name: run_case(name, settings, case, console) for name, case in chosen.items()}
-    problem, states = next((own["problem"], own["states"]) for own in cases.values())
-    for own in cases.values():
-        del own["problem"], own["states"]
+    problems = {name: (own.pop("problem"), own.pop("states")) for name, own in cases.items()}
     settings.out.mkdir(parents=True, exist_ok=True)
-    draw_figure(str(settings.out / "particles.png"), problem, states, cases)
-    for name, own in cases.items():
-        found, where = own["gamma"], own["crossing"]
-        console.print(f"{name}: gamma {found['gamma']:.2f} ± {found['standard_error']:.2f}; "
-                      f"ML-EM is the cheaper below {where}")  # fmt: skip
+    draw_figure(str(settings.out / "particles.png"), *next(iter(problems.values())), cases)
+    console.print(shown_summary(cases))
+    seconds = time.perf_counter() - begun
     result = {
         "machine": machine(),
         "settings": runs.recorded(settings),
-        "seconds": time.perf_counter() - begun,
+        "seconds": seconds,
         "cases": {name: case._asdict() | cases[name] for name, case in chosen.items()},
     }
     (settings.out / "particles.json").write_text(json.dumps(result, indent=1) + "\n")
-    console.print(f"wrote {settings.out}/particles.json and .png")
+    console.print(f"wrote {settings.out}/particles.json and .png in {seconds:.0f} s")
 
 
 if __name__ == "__main__":

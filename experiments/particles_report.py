@@ -33,84 +33,128 @@ def compare(rows: list[dict[str, Any]], errors: tuple[float, ...]) -> list[dict[
             told.append({
                 "method": name,
                 "unit": unit,
-                "price": [None if np.isnan(p) else float(p) for p in own],
-                "speed_up": [None if np.isnan(r) else float(r) for r in other / own],
+                "price": known(own),
+                "speed_up": known(other / own),
             })  # fmt: skip
     return told
 
 
-def crossing(rows: list[dict[str, Any]], unit: str) -> dict[str, float] | None:
-    """The largest error at which the best of ML-EM is no dearer than all pairs at every step.
+def is_alone(name: str) -> bool:
+    """Whether a method evaluates all pairs at every step, by whatever solver."""
+    return name == ALONE or name.startswith("diffrax")
 
-    None where it is cheaper, or dearer, at every error that both reach.
-    """
-    known = [row["mse"] for row in rows if row["mse"]]
-    wanted = np.geomspace(max(known), min(known), 400)
-    ours = price_at(rows, lambda name: name.startswith("ML-EM"), unit, wanted)
-    theirs = price_at(rows, ALONE, unit, wanted)
-    cheaper = ours <= theirs  # False where one of them is not known.
-    if cheaper[0] or not cheaper.any():
+
+def is_multilevel(name: str) -> bool:
+    """Whether it is ML-EM, on the whole ladder or on two levels."""
+    return name.startswith("ML-EM")
+
+
+def gains(rows: list[dict[str, Any]], errors: tuple[float, ...]) -> dict[str, Any]:
+    """Price of the best of ML-EM at some errors, and of the others over it, in every unit."""
+    found: dict[str, Any] = {}
+    for unit in UNITS:
+        prices = {
+            "ML-EM": is_multilevel,
+            "Euler-Maruyama": ALONE,
+            "diffrax": lambda name: name.startswith("diffrax"),
+        }
+        wanted = {name: price_at(rows, chosen, unit, np.array(errors))
+                  for name, chosen in prices.items()}  # fmt: skip
+        ours = wanted.pop("ML-EM")
+        found[unit] = {"ML-EM": known(ours)} | {
+            name: known(theirs / ours) for name, theirs in wanted.items()
+        }
+    return found
+
+
+def known(values: np.ndarray) -> list[float | None]:
+    """Numbers as JSON has them."""
+    return [None if np.isnan(value) else float(value) for value in values]
+
+
+def cheapest_where(rows: list[dict[str, Any]], unit: str) -> list[float] | None:
+    """The largest and the least error at which the best of ML-EM is the cheapest of all methods."""
+    reached = [row["mse"] for row in rows if row["mse"] and is_alone(row["method"])]
+    if not reached:
         return None
-    place = int(np.argmax(cheaper))
-    return {"mse": float(wanted[place]), "price": float(theirs[place])}
-
-
-def shown_rows(case: str, rows: list[dict[str, Any]], reaches: tuple[int, ...]) -> Table:
-    """All that was run."""
-    heads = "evaluations of " + " ".join(map(str, reaches))
-    table = Table("method", "steps", heads, "cost", "pairs", "mse", "seconds", title=case)
-    for row in rows:
-        table.add_row(
-            row["method"], str(row["parameters"]["steps"]),
-            " ".join(f"{count:.0f}" for count in row["evaluations"]),
-            f"{row['cost']:.1f}", f"{row['pairs']:.1f}",
-            "unstable" if row["mse"] is None else f"{row['mse']:.1e}", f"{row['seconds']:.3f}",
-        )  # fmt: skip
-    return table
+    wanted = np.geomspace(max(reached), min(reached), 400)
+    ours, theirs = (price_at(rows, kind, unit, wanted) for kind in (is_multilevel, is_alone))
+    cheaper = wanted[ours < theirs]  # Never where ML-EM does not get there.
+    return [float(cheaper[0]), float(cheaper[-1])] if len(cheaper) else None
 
 
 def shown_prices(case: str, told: list[dict[str, Any]], errors: tuple[float, ...]) -> Table:
-    """Prices at equal error, and in brackets how many times cheaper than Euler-Maruyama."""
-    heads = [f"mse {error:.0e}" for error in errors]
-    table = Table("method", *(f"{head}, {unit}" for head in heads for unit in ("cost", "seconds")),
-                  title=f"{case}: price of an error (Euler-Maruyama's over it)")  # fmt: skip
-    for name in names_of(told):
-        by_unit = {line["unit"]: line for line in told if line["method"] == name}
-        cells = []
-        for place in range(len(errors)):
-            for unit, form in (("cost", ".0f"), ("seconds", ".2f")):
-                price, ratio = (by_unit[unit][field][place] for field in ("price", "speed_up"))
-                cells.append("-" if price is None else f"{price:{form}}"
-                             + ("" if ratio is None else f" ({ratio:.1f})"))  # fmt: skip
-        if set(cells) != {"-"}:
-            table.add_row(name, *cells)
+    """Prices at equal error, and in brackets how many times that Euler-Maruyama pays."""
+    table = Table("method", *(f"mse {error:.0e}" for error in errors),
+                  title=f"{case}: cost at equal error (Euler-Maruyama's over it)")  # fmt: skip
+    for line in told:
+        if line["unit"] != "cost" or all(price is None for price in line["price"]):
+            continue
+        cells = [
+            "-" if price is None else f"{price:.1f} ({told_number(ratio)})"
+            for price, ratio in zip(line["price"], line["speed_up"], strict=True)
+        ]
+        table.add_row(line["method"], *cells)
     return table
+
+
+def shown_summary(cases: dict[str, Any]) -> Table:
+    """A line a case: gamma, and the best of ML-EM against the best of the others."""
+    table = Table("case", "gamma by pairs", "by seconds", "mse", "ML-EM's cost",
+                  "Euler-Maruyama's over it", "diffrax's over it", "the same in seconds",
+                  "ML-EM is cheapest for mse")  # fmt: skip
+    for name, case in cases.items():
+        gamma, where = case["gamma"], case["cheapest"]["cost"]
+        for place, error in enumerate(case["errors"]):
+            first = place == 0
+            cost, seconds = (case["gains"][unit] for unit in ("cost", "seconds"))
+            told = [cost["ML-EM"], cost["Euler-Maruyama"], cost["diffrax"]]
+            times = [seconds["Euler-Maruyama"], seconds["diffrax"]]
+            table.add_row(
+                name if first else "",
+                f"{gamma['gamma']:.2f} ± {gamma['standard_error']:.2f}" if first else "",
+                f"{gamma['gamma_by_seconds']:.2f}" if first else "",
+                f"{error:.0e}",
+                *(told_number(own[place]) for own in told),
+                " ".join(told_number(own[place]) for own in times),
+                f"{where[0]:.0e} to {where[1]:.0e}" if first and where else "",
+            )
+    return table
+
+
+def told_number(value: float | None) -> str:
+    """A price or a ratio, if there is one."""
+    return "-" if value is None else f"{value:.1f}"
 
 
 def draw_figure(
     file: str, problem: Problem, states: Shaped[Array, "kept samples rods"], cases: dict[str, Any]
 ) -> None:
-    """Rods on their way, error against reach, and error against cost in each case."""
-    figure, axes = plt.subplots(2, 2, figsize=(11, 8.4))
+    """Rods on their way, error against reach, error against cost, and gain against rods."""
+    figure, axes = plt.subplots(2, 3, figsize=(15.5, 8.6))
     draw_rods(axes[0][0], problem, np.asarray(states))
-    draw_gamma(axes[0][1], cases)
-    for axis, (name, case) in zip(axes[1], cases.items(), strict=True):
+    draw_gamma(axes[1][0], cases)
+    shown = list(cases.items())[:2]
+    for axis, (name, case) in zip(axes[:, 1], shown, strict=True):
         draw_errors(axis, name, case["rows"])
-    axes[1][0].legend(fontsize=6.5, loc="lower left")
+    draw_gains(axes[1][2], cases)
+    axes[0][2].axis("off")
+    axes[0][2].legend(*axes[0][1].get_legend_handles_labels(), fontsize=8, loc="center left",
+                      title="methods of the panels to the left and below")  # fmt: skip
     figure.tight_layout()
-    figure.savefig(file, dpi=120)
+    figure.savefig(file, dpi=110)
     plt.close(figure)
 
 
 def draw_rods(axis: Any, problem: Problem, states: np.ndarray) -> None:
     """Some of the rods of one ring over time, the strongly charged ones in red."""
-    some = states[:, 0, :40]
+    some = states[:, 0, :24]
     times = np.linspace(0, problem.end, len(some))
-    strong = np.asarray(problem.params[-1].charges)[:40] > 1
+    strong = np.asarray(problem.params[-1].charges)[:24] > 1
     for place, path in enumerate(some.T):
         colour = "C3" if strong[place] else "C0"
         axis.plot(times, place + path, color=colour, linewidth=1.8 if strong[place] else 1)
-    axis.set_title("40 of the rods, let go from the lattice; red: the strong charges", fontsize=9)
+    axis.set_title("some of the rods, let go from the lattice; red: strong charges", fontsize=9)
     axis.set_xlabel("time")
     axis.set_ylabel("place on the ring")
 
@@ -154,4 +198,26 @@ def draw_errors(axis: Any, name: str, rows: list[dict[str, Any]]) -> None:
     axis.set_title(f"{name}: strong error against cost", fontsize=9)
     axis.set_xlabel("cost, evaluations of all pairs")
     axis.set_ylabel("mean squared distance at the end")
+    axis.grid(alpha=0.3, which="both")
+
+
+def draw_gains(axis: Any, cases: dict[str, Any]) -> None:
+    """How many times the cost of ML-EM others pay, against the error: all cases."""
+    for colour, (name, case) in enumerate(cases.items()):
+        rows = case["rows"]
+        reached = [row["mse"] for row in rows if row["mse"] and is_alone(row["method"])]
+        if not reached:
+            continue
+        wanted = np.geomspace(max(reached), min(reached), 200)
+        for unit, style in (("cost", "-"), ("seconds", ":")):
+            ours, theirs = (
+                price_at(rows, kind, unit, wanted) for kind in (is_multilevel, is_alone)
+            )
+            label = name if unit == "cost" else None
+            axis.loglog(wanted, theirs / ours, style, color=f"C{colour}", label=label)
+    axis.axhline(1, color="k", linewidth=0.8)
+    axis.set_title("best with all pairs over best of ML-EM; dotted: in seconds", fontsize=9)
+    axis.set_xlabel("mean squared distance at the end")
+    axis.set_ylabel("times the cost, at equal error")
+    axis.legend(fontsize=8)
     axis.grid(alpha=0.3, which="both")
