@@ -67,8 +67,9 @@ from experiments.particles_report import (
 from experiments.particles_run import (
     Method,
     Problem,
+    coarse_noise,
+    fine_noise,
     measure_gamma,
-    noise_of,
     row_of,
     run_method,
     solve_finely,
@@ -76,6 +77,7 @@ from experiments.particles_run import (
 )
 from mlem_jax import draws, gates, plan, steps
 from mlem_jax.draws import Draw
+from mlem_jax.groups import draw_plans
 from mlem_jax.hold import open_first, trapezoid_plan
 from mlem_jax.levels import Levels, measure_costs
 from mlem_jax.noise import brownian_path
@@ -135,20 +137,20 @@ class Case(NamedTuple):
 STRETCHES = 4
 """Of time, with the same gates throughout each."""
 STIFF = Case(
-    (2, 8, 32, 128, 512), 0.9, 7680, (384, 480, 512, 640, 768, 960, 1920), (512, 960, 1920),
-    (5.0, 10.0, 20.0, 40.0), ("Euler", "SEA", "ShARK"), (320, 384, 480, 512, 640, 960),
+    (2, 8, 32, 128, 512), 0.9, 7680, (384, 480, 512, 640, 960, 1920), (512, 960, 1920),
+    (5.0, 10.0, 20.0, 40.0), ("Euler", "SEA", "ShARK"), (384, 480, 640, 960),
     (1e-3, 1e-4, 1e-5, 1e-6),
 )  # fmt: skip
 SOFT = Case(
-    STIFF.reaches, 0.0, 3200, (16, 20, 32, 40, 80, 160, 400, 800), (40, 80, 160, 400, 1600),
-    (2.5, 5.0, 10.0, 20.0), ("SEA", "ShARK"), (10, 16, 20, 32, 40, 80, 160, 400),
-    (1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
+    STIFF.reaches, 0.0, 3200, (16, 20, 32, 40, 80, 160, 400), (40, 160, 400),
+    (2.5, 5.0, 10.0, 20.0), ("SEA", "ShARK"), (10, 16, 20, 32, 40, 80, 160),
+    (1e-2, 1e-3, 1e-4, 1e-5),
 )  # fmt: skip
 CASES = {
     "stiff core, 1025 rods": STIFF,
     "no core, 1025 rods": SOFT,
-    "no core, 129 rods": SOFT._replace(reaches=(2, 8, 64)),
-    "no core, 17 rods": SOFT._replace(reaches=(2, 8)),
+    "no core, 129 rods": SOFT._replace(reaches=(2, 8, 64), bases=(40, 160)),
+    "no core, 17 rods": SOFT._replace(reaches=(2, 8), bases=(40, 160)),
 }
 TINY = {
     "stiff core, 33 rods": STIFF._replace(
@@ -272,11 +274,12 @@ def multilevel(
         own = plan.fit_budget(family, costs, STRETCHES * (costs[0] + spent / count))
         return jnp.repeat(own, count // STRETCHES, axis=0)
 
-    def drawn(name: str, draw: Draw, logits: Logits, draws: int) -> Method:
-        plans = [plan.draw_plan(draw, logits, each) for each in jax.random.split(key, draws)]
-        return Method(name, {"steps": count, "spent": spent}, count, plans, everything)
+    def drawn(name: str, draw: Draw, logits: Logits, count_draws: int) -> Method:
+        stacked = draw_plans(draw, logits, key, count_draws)
+        plans = [jax.tree.map(lambda leaf, n=n: leaf[n], stacked) for n in range(count_draws)]
+        return Method(name, parameters, count, plans, everything)
 
-    everything = tuple(range(1, len(costs) + 1))
+    everything, parameters = tuple(range(1, len(costs) + 1)), {"steps": count, "spent": spent}
     for name, family, even in (
         ("inverse cost", by_cost, by_cost),
         ("pilot", by_pilot, by_pilot_even),
@@ -288,7 +291,6 @@ def multilevel(
         yield drawn(f"ML-EM, {name}, midpoint", draws.midpoint, logits, 1)
         fires = open_first(draws.midpoint(None, logits))
         held = [trapezoid_plan(fires, table_of(problem, count))]
-        parameters = {"steps": count, "spent": spent}
         yield Method(f"ML-EM, {name}, trapezoid", parameters, count, held, everything)
 
 
@@ -322,7 +324,7 @@ def pilot_run(problem: Problem, case: Case) -> np.ndarray:
 
 
 def peers(
-    problem: Problem, case: Case, fine_noise: jax.Array, reference: State, console: Console
+    problem: Problem, case: Case, fine: jax.Array, reference: State, console: Console
 ) -> list[dict[str, Any]]:
     """Rows of diffrax with all pairs, or a word on how to have them."""
     if importlib.util.find_spec("diffrax") is None:
@@ -335,7 +337,7 @@ def peers(
     for name in case.peers:
         solver, evaluations = driver.SOLVERS[name]
         for count in case.peer_steps:
-            path = driver.pad(driver.coarse_increments(fine_noise, count), longest)
+            path = driver.pad(driver.coarse_increments(fine, count), longest)
             step = problem.end / count
             tables = (jnp.asarray(step), jnp.asarray(problem.deviation * step**0.5))
             given = (forces, problem.params[-1], problem.x, path)
@@ -355,16 +357,15 @@ def run_case(name: str, settings: Settings, case: Case, console: Console) -> dic
     """Everything of one case, as it is told; with the problem and the states on the way."""
     problem = make_problem(settings, case)
     with console.status(f"{name}: all pairs in {case.fine} steps, and a pilot run"):
-        path, seconds = solve_finely(problem)
+        fine = fine_noise(problem)
+        path, seconds = solve_finely(problem, fine)
         everything = list(methods(problem, settings, case))
     reference = path.states[-1]
-    noise: dict[int, jax.Array] = {}
-    rows = []
-    for method in track(everything, name, console=console):
-        if method.steps not in noise:
-            noise[method.steps] = noise_of(problem, method.steps)
-        rows.append(run_method(method, problem, noise[method.steps], reference))
-    rows += peers(problem, case, noise_of(problem, case.fine), reference, console)
+    rows = [
+        run_method(method, problem, coarse_noise(fine, method.steps), reference)
+        for method in track(everything, name, console=console)
+    ]
+    rows += peers(problem, case, fine, reference, console)
     told = compare(rows, case.errors)
     console.print(shown_prices(name, told, case.errors))
     return {

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Shaped
 from mlem_jax import plan, steps
 from mlem_jax.evaluate import cost_at_error
 from mlem_jax.levels import Levels, measure_costs
-from mlem_jax.noise import BrownianPath, brownian_path, store_path
+from mlem_jax.noise import brownian_path, store_path
 from mlem_jax.plan import Plan
 from mlem_jax.solve import Trajectory, solve, solve_path
 from mlem_jax.steps import Steps
@@ -67,16 +67,20 @@ def table_of(problem: Problem, count: int) -> Steps:
     return steps.euler_maruyama(grid, lambda t: problem.deviation + 0 * t)
 
 
-def path_of(problem: Problem, count: int) -> BrownianPath:
-    """The problem's path along `count` steps, which cover equally many fine ones each."""
-    fine = steps.uniform_grid(0.0, problem.end, problem.fine)
-    grid = steps.uniform_grid(0.0, problem.end, count)
-    return brownian_path(problem.key, fine, grid, samples=jnp.arange(len(problem.x)))
+def fine_noise(problem: Problem) -> Shaped[Array, "fine *state"]:
+    """The path's increments on the finest grid, drawn once for all methods."""
+    grid = steps.uniform_grid(0.0, problem.end, problem.fine)
+    path = brownian_path(problem.key, grid, samples=jnp.arange(len(problem.x)))
+    return jax.jit(store_path)(path, problem.x)
 
 
-def noise_of(problem: Problem, count: int) -> Shaped[Array, "steps *state"]:
-    """The path's increments, drawn once: all methods of that many steps share them."""
-    return jax.jit(store_path)(path_of(problem, count), problem.x)
+def coarse_noise(fine: Shaped[Array, "fine *state"], count: int) -> Shaped[Array, "steps *state"]:
+    """The same path in `count` equal steps, as `brownian_path` has it, from the stored increments.
+
+    A path can be asked for any grid at once; it would draw all fine increments again.
+    """
+    each = len(fine) // count
+    return fine.reshape(count, each, *fine.shape[1:]).sum(axis=1) / each**0.5
 
 
 def rungs_of(problem: Problem, chosen: tuple[int, ...]) -> tuple[Levels, tuple[Params, ...]]:
@@ -86,11 +90,12 @@ def rungs_of(problem: Problem, chosen: tuple[int, ...]) -> tuple[Levels, tuple[P
     return Levels(tuple(drifts), tuple(costs)), tuple(problem.params[place] for place in places)
 
 
-def solve_finely(problem: Problem, kept: int = 40) -> tuple[Trajectory, float]:
+def solve_finely(
+    problem: Problem, noise: Shaped[Array, "fine *state"], kept: int = 40
+) -> tuple[Trajectory, float]:
     """All pairs on the fine grid: the reference, with states on the way, and its seconds."""
     levels, params = rungs_of(problem, (len(problem.reaches),))
     count = problem.fine
-    noise = noise_of(problem, count)
     begun = time.perf_counter()
     found = solve_path(levels, params, problem.x, table_of(problem, count),
                        plan.full_plan(count, 1, 1), noise, stride=count // kept)  # fmt: skip
