@@ -9,13 +9,15 @@ number. Solvers of higher order also want the space-time Levy area of a step,
 here of the path as straight lines between the fine points that a step covers.
 """
 
+import math
 from functools import partial
 from typing import Any
 
-import diffrax
+import diffrax  # pyright: ignore[reportMissingImports]
+import equinox  # pyright: ignore[reportMissingImports]
 import jax
 import jax.numpy as jnp
-import lineax
+import lineax  # pyright: ignore[reportMissingImports]
 from jaxtyping import Array, Int, Shaped
 
 from mlem_jax.types import Drift, Params, Scalar, State
@@ -33,17 +35,10 @@ class Increments(diffrax.AbstractBrownianPath):
 
     moves: Shaped[Array, "steps *state"]
     areas: Shaped[Array, "steps *state"]
-    levy_area = diffrax.SpaceTimeLevyArea
-
-    @property
-    def t0(self) -> int:
-        """Where the path begins."""
-        return 0
-
-    @property
-    def t1(self) -> int:
-        """Where it ends."""
-        return len(self.moves)
+    # As diffrax's own paths do it; its base class declares them as plain attributes.
+    t0: float = equinox.field(static=True, default=-math.inf)  # pyright: ignore
+    t1: float = equinox.field(static=True, default=math.inf)  # pyright: ignore
+    levy_area: Any = equinox.field(static=True, default=diffrax.SpaceTimeLevyArea)
 
     def evaluate(
         self, t0: Any, t1: Any | None = None, left: bool = True, use_levy: bool = False
@@ -67,7 +62,7 @@ def coarse_increments(fine: Shaped[Array, "fine *state"], count: int) -> Increme
     end = points[:, -1]
     # The trapezoid rule over points 0, 1/each, ..., 1, the first of which is 0.
     areas = points.mean(axis=1) - end / (2 * each) - end / 2
-    return Increments(end, areas)
+    return Increments(moves=end, areas=areas)
 
 
 def pad(path: Increments, length: int) -> Increments:
@@ -98,5 +93,6 @@ def solve_along(
     zero, end = jnp.zeros((), x.dtype), count.astype(x.dtype)
     found = diffrax.diffeqsolve(terms, solver, zero, end, jnp.ones((), x.dtype), x, params,
                                 max_steps=len(path.moves) + 1, throw=False)  # fmt: skip
-    ends = found.ys
-    return ends[0]
+    if found.ys is None:
+        raise ValueError("expected diffrax to save the end, got nothing")
+    return found.ys[0]

@@ -72,15 +72,17 @@ def known(values: np.ndarray) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
 
 
-def cheapest_where(rows: list[dict[str, Any]], unit: str) -> list[float] | None:
-    """The largest and the least error at which the best of ML-EM is the cheapest of all methods."""
+def cheapest_where(rows: list[dict[str, Any]], unit: str) -> dict[str, float | None] | None:
+    """Over which part of the errors that methods with all pairs reach ML-EM is the cheapest."""
     reached = [row["mse"] for row in rows if row["mse"] and is_alone(row["method"])]
     if not reached:
         return None
     wanted = np.geomspace(max(reached), min(reached), 400)
     ours, theirs = (price_at(rows, kind, unit, wanted) for kind in (is_multilevel, is_alone))
-    cheaper = wanted[ours < theirs]  # Never where ML-EM does not get there.
-    return [float(cheaper[0]), float(cheaper[-1])] if len(cheaper) else None
+    cheaper = ours < theirs  # Never where ML-EM does not get there.
+    least = float(wanted[cheaper][-1]) if cheaper.any() else None
+    return {"from": max(reached), "to": min(reached), "share": float(cheaper.mean()),
+            "least": least}  # fmt: skip
 
 
 def shown_prices(case: str, told: list[dict[str, Any]], errors: tuple[float, ...]) -> Table:
@@ -117,7 +119,9 @@ def shown_summary(cases: dict[str, Any]) -> Table:
                 f"{error:.0e}",
                 *(told_number(own[place]) for own in told),
                 " ".join(told_number(own[place]) for own in times),
-                f"{where[0]:.0e} to {where[1]:.0e}" if first and where else "",
+                f"{where['share']:.0%} of {where['from']:.0e} to {where['to']:.0e}"
+                if first and where
+                else "",
             )
     return table
 
