@@ -114,6 +114,11 @@ def test_a_power_law_is_found_again():
     assert deviation < 1e-12
 
 
+def test_a_spike_is_cut_to_the_cost_of_a_dearer_level():
+    found = particles_run.without_spikes([9.0, 1.0, 2.0, 7.0, 4.0])
+    np.testing.assert_array_equal(found, [1, 1, 2, 4, 4])
+
+
 def test_the_whole_tutorial_runs_on_a_small_ring(tmp_path):
     with jax.enable_x64(False):
         particles.main(particles.Settings(tiny=True, out=tmp_path))
