@@ -346,7 +346,9 @@ def peers(
 ) -> list[dict[str, Any]]:
     """Rows of diffrax with all pairs, or a word on how to have them."""
     if importlib.util.find_spec("diffrax") is None:
-        console.print('diffrax is compared too if it is there: pip install "mlem_jax[peers]"')
+        console.print(
+            'diffrax is compared too if it is there: pip install "mlem_jax[peers]"', markup=False
+        )
         return []
     from experiments import diffrax_driver as driver
 
