@@ -9,12 +9,14 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
 def test_the_examples_run_one_after_the_other(tmp_path):
-    first, held, learned = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    first, held, judged, learned = blocks
     first += "\nassert samples.shape == x.shape and jnp.isfinite(samples).all()\n"
     held += "\nsamples = mlem.solve(levels, params, x, steps, plan, path)\n"
     held += "\nassert jnp.isfinite(samples).all() and plan.held is not None\n"
+    judged += "\nassert len(kept.drifts) == len(own) == len(found.advice.kept)\n"
     learned += "\nassert state.step == 3 and best.error == best.errors.min() > 0\n"
-    command = [sys.executable, "-c", first + held + learned]
+    command = [sys.executable, "-c", first + held + judged + learned]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert ran.stdout.startswith("Price(evaluations=")
