@@ -122,6 +122,28 @@ def run_missing(
             is missing.
         console: for the progress.
     """
+
+    def judge() -> Callable[[Method], list[dict[str, Any]]]:
+        judged, chosen_on = courses()
+        return lambda method: rows_of(method, ladder, judged, chosen_on)
+
+    return log_missing(log, methods, judge, console)
+
+
+def log_missing(
+    log: Path,
+    methods: Iterable[Any],
+    judge: Callable[[], Callable[[Any], list[dict[str, Any]]]],
+    console: Console,
+) -> list[dict[str, Any]]:
+    """As `run_missing`, for anything with `name` and `parameters`.
+
+    Args:
+        log: JSON lines; what is there of other methods is dropped.
+        methods: all that should be there.
+        judge: asked once something is missing for what makes a method's rows, a row a draw.
+        console: for the progress.
+    """
     wanted = {(method.name, json.dumps(method.parameters)): method for method in methods}
 
     def of_row(row: dict[str, Any]) -> tuple[str, str]:
@@ -133,9 +155,9 @@ def run_missing(
     missing = [method for each, method in wanted.items() if each not in done]
     if missing:
         with console.status(f"{log.stem}: references"):
-            judged, chosen_on = courses()
+            judged = judge()
         for method in track(missing, log.stem, console=console):
-            rows += rows_of(method, ladder, judged, chosen_on)
+            rows += judged(method)
             runs.write_whole(log, "".join(json.dumps(row) + "\n" for row in rows))
     order = list(wanted)
     return sorted(rows, key=lambda row: (order.index(of_row(row)), row["draw"]))

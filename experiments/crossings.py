@@ -1,0 +1,82 @@
+"""At which cost does one method come closer than another? From rows of `experiments.courses`."""
+
+from typing import Any
+
+import numpy as np
+
+from experiments.curves import ALL, Pictures, Points, curve, frontier
+
+RESAMPLES = 200
+
+
+def compare(
+    rows: list[dict[str, Any]], own: list[str], theirs: list[str]
+) -> dict[str, Any] | None:
+    """Where between the costs that both span the first has the smaller error.
+
+    Both are taken at their best: points that a cheaper one beats do not count, and between points
+    the lines are straight in log-log.
+
+    Args:
+        rows: of one sampler.
+        own: names of methods, one curve together.
+        theirs: names of those they are compared with.
+
+    Returns:
+        The costs compared, the stretches of them in which `own` is closer, and where it stands
+        best: its error over theirs there, with the middle 95 % of what other pictures, drawn with
+        repetition from these, would say. None where no cost is spanned by both.
+    """
+    ours, others = points(rows, own), points(rows, theirs)
+    if not ours or not others:
+        return None
+    low = max(min(ours)[0], min(others)[0])
+    high = min(max(ours)[0], max(others)[0])
+    if low > high:
+        return None
+    costs = np.geomspace(low, high, 200)
+    ratio = error_at(ours, costs) / error_at(others, costs)
+    best = int(ratio.argmin())
+    drawn = np.random.default_rng(0).integers(
+        0, size := len(rows[0]["picture_errors"]), (RESAMPLES, size)
+    )
+    spread = [
+        float((error_at(points(rows, own, each), costs[best : best + 1])
+               / error_at(points(rows, theirs, each), costs[best : best + 1]))[0])
+        for each in drawn
+    ]  # fmt: skip
+    return {
+        "compared": [float(low), float(high)],
+        "closer": stretches(costs, ratio < 1),
+        "nearest": {"cost": float(costs[best]), "ratio": float(ratio[best]),
+                    "interval": [float(x) for x in np.quantile(spread, (0.025, 0.975))]},
+    }  # fmt: skip
+
+
+def points(rows: list[dict[str, Any]], names: list[str], pictures: Pictures = ALL) -> Points:
+    """The points of several methods that no cheaper one beats: medians over draws."""
+    return frontier([point for name in names for point in curve(rows, name, "median", pictures)])
+
+
+def error_at(points: Points, costs: np.ndarray) -> np.ndarray:
+    """The error for a cost, by straight lines in log-log; beyond the ends, the last one."""
+    paid, reached = np.log(np.array(points)).T
+    return np.exp(np.interp(np.log(costs), paid, reached))
+
+
+def stretches(costs: np.ndarray, holds: np.ndarray) -> list[list[float]]:
+    """[first, last] cost of every run of neighbours for which something holds."""
+    edges = np.diff(np.concatenate([[0], holds.astype(int), [0]]))
+    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) - 1
+    return [[float(costs[a]), float(costs[b])] for a, b in zip(starts, ends, strict=True)]
+
+
+def sentence(found: dict[str, Any]) -> str:
+    """What `compare` found, in words."""
+    low, high = found["compared"]
+    nearest = found["nearest"]
+    span = ", ".join(f"{a:.0f} to {b:.0f}" for a, b in found["closer"])
+    where = f"from cost {span}" if span else "nowhere"
+    ends = " to ".join(f"{x:.2f}" for x in nearest["interval"])
+    return (f"{where} (of {low:.0f} to {high:.0f}); it stands best at {nearest['cost']:.0f} with "
+            f"{nearest['ratio']:.2f} ({ends}) of their error")  # fmt: skip

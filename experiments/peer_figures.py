@@ -1,0 +1,106 @@
+"""Figure and tables of experiments.peers."""
+
+from typing import Any
+
+import matplotlib
+import numpy as np
+from rich.table import Table
+
+from experiments.crossings import points
+from experiments.distances import METRICS
+from experiments.peer_distances import DATA
+from experiments.peer_methods import FAMILIES, PROCESSES, head
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+COLOURS = {"first order": "0.55", "dpm-solver": "k", "unipc": "C0", "diffrax heun": "C4",
+           "switch": "C2", "ml-em of the paper": "C1", "ml-em": "C3", "ml-em stacked": "C6"}  # fmt: skip
+
+
+def draw(
+    file: str, result: dict[str, dict[str, Any]], data: dict[str, dict[str, float]] | None
+) -> None:
+    """Error against cost, and each distance to the data, one row of panels a process.
+
+    Stretches in which ML-EM is closer to the exact solution than every peer are shaded; dashed
+    lines and bands are the data against itself.
+    """
+    columns = 1 + (len(METRICS) if data else 0)
+    figure, axes = plt.subplots(
+        len(result), columns, figsize=(5 * columns, 4 * len(result)), squeeze=False
+    )
+    for line, (sampler, own) in zip(axes, result.items(), strict=True):
+        rows = own["rows"]
+        for family, colour in COLOURS.items():
+            names = names_of(rows, family)
+            if names:
+                style = "o-" if family.startswith("ml-em") else ".--"
+                line[0].loglog(*np.array(points(rows, names)).T, style, color=colour,
+                               label=family, markersize=4)  # fmt: skip
+        for found in own["crossings"]:
+            if (found["ml-em"], found["against"]) == ("ml-em", "every peer"):
+                for stretch in found["closer"]:
+                    line[0].axvspan(*stretch, color="C3", alpha=0.12)
+        line[0].set_title(f"{PROCESSES[sampler]}: mse to the exact solution")
+        line[0].legend(fontsize=7)
+        for axis, metric in zip(line[1:], METRICS, strict=False):
+            draw_metric(axis, own["distances"], metric, data or {})
+            axis.set_title(f"{PROCESSES[sampler]}: {metric.replace('_', ' ')} to the data")
+        for axis in line:
+            axis.set_xlabel("cost, evaluations of the top level")
+            axis.grid(alpha=0.3, which="both")
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def draw_metric(
+    axis: Any, lines: list[dict[str, Any]], metric: str, data: dict[str, dict[str, float]]
+) -> None:
+    """One distance against cost, with its intervals."""
+    for family, colour in COLOURS.items():
+        own = [line for line in lines if line["family"] == family]
+        if own:
+            told = [line["distances"][metric] for line in own]
+            axis.errorbar([line["cost"] for line in own], [each["mean"] for each in told],
+                          [each["half_width"] for each in told], fmt="o-", color=colour,
+                          capsize=3, markersize=4, linewidth=1)  # fmt: skip
+    floor = data[metric]
+    axis.axhline(floor["mean"], color="C7", linestyle="--")
+    axis.axhspan(floor["mean"] - floor["half_width"], floor["mean"] + floor["half_width"],
+                 color="C7", alpha=0.2)  # fmt: skip
+    axis.set_xscale("log")
+
+
+def names_of(rows: list[dict[str, Any]], family: str) -> list[str]:
+    """The methods of a family; of `every peer`, all that are not ML-EM."""
+    heads = [each for name, own in FAMILIES.items() for each in own
+             if name == family or (family == "every peer" and not name.startswith("ml-em"))]  # fmt: skip
+    return [name for name in dict.fromkeys(row["method"] for row in rows) if head(name) in heads]
+
+
+def shown_errors(sampler: str, rows: list[dict[str, Any]]) -> Table:
+    """Every method with its points."""
+    table = Table("method", "cost: mse to the exact solution", title=PROCESSES[sampler])
+    for name in dict.fromkeys(row["method"] for row in rows):
+        own = "  ".join(f"{cost:.0f}: {error:.1e}" for cost, error in points(rows, [name]))
+        table.add_row(name, own)
+    return table
+
+
+def shown_distances(
+    sampler: str, lines: list[dict[str, Any]], data: dict[str, dict[str, float]]
+) -> Table:
+    """Every judged method with its distances."""
+    title = f"{PROCESSES[sampler]}: distances to the data, 95 % intervals over seeds"
+    table = Table("family", "method", "cost", "mse", *METRICS, title=title)
+
+    def told(distances: dict[str, dict[str, float]]) -> list[str]:
+        return [f"{each['mean']:.4g} ± {each['half_width']:.2g}" for each in distances.values()]
+
+    for line in lines:
+        table.add_row(line["family"], f"{line['method']} {line['parameters']}",
+                      f"{line['cost']:.1f}", f"{line['mse']:.1e}", *told(line["distances"]))  # fmt: skip
+    table.add_row("", DATA, "", "", *told(data))
+    return table
