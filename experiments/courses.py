@@ -99,10 +99,17 @@ def laid_out(
     course: Course, grid: Grid, table: Callable[[Grid], Steps] | None = None
 ) -> tuple[Steps, jax.Array | None]:
     """The table for a grid, and the course's noise along it, drawn once for many plans."""
-    sampler = SAMPLERS[course.sampler]
-    path = path_of(sampler, course.key, course.fine, grid, course.samples)
-    noise = None if path is None else jax.jit(store_path)(path, course.x)
-    return (table or sampler.table)(grid), noise
+    return (table or SAMPLERS[course.sampler].table)(grid), noise_of(course, grid)
+
+
+def noise_of(course: Course, grid: Grid) -> jax.Array | None:
+    """The course's noise along a grid; None for an ODE."""
+    path = path_of(SAMPLERS[course.sampler], course.key, course.fine, grid, course.samples)
+    return None if path is None else jax.jit(store_path)(path, course.x)
+
+
+NoiseAlong = Callable[[Course, Grid], jax.Array | None]
+"""`noise_of`, or one that keeps what it has drawn."""
 
 
 def run_missing(
@@ -164,14 +171,19 @@ def log_missing(
 
 
 def rows_of(
-    method: Method, ladder: Ladder, judged: Course, chosen_on: Course | None
+    method: Method,
+    ladder: Ladder,
+    judged: Course,
+    chosen_on: Course | None,
+    noise_along: NoiseAlong = noise_of,
 ) -> list[dict[str, Any]]:
     """A row a draw; where one is chosen, by its error on the other batch, it is marked."""
     own = rungs_of(ladder, method.levels)
     chosen = [number - 1 for number in method.levels] or list(range(len(ladder.losses)))
 
     def errors_on(course: Course) -> tuple[np.ndarray, list[float]]:
-        table, noise = laid_out(course, method.grid, method.table)
+        table = (method.table or SAMPLERS[course.sampler].table)(method.grid)
+        noise = noise_along(course, method.grid)
         errors, seconds = [], []
         for each in method.plans:
             end, taken = timed_solve(own, course.x, table, each, noise)

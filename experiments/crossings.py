@@ -4,14 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments.curves import ALL, Pictures, Points, curve, frontier
+from experiments.curves import Points, frontier
 
 RESAMPLES = 200
 
 
-def compare(
-    rows: list[dict[str, Any]], own: list[str], theirs: list[str]
-) -> dict[str, Any] | None:
+def compare(rows: list[dict[str, Any]], own: list[str], theirs: list[str]) -> dict[str, Any] | None:
     """Where between the costs that both span the first has the smaller error.
 
     Both are taken at their best: points that a cheaper one beats do not count, and between points
@@ -27,7 +25,8 @@ def compare(
         best: its error over theirs there, with the middle 95 % of what other pictures, drawn with
         repetition from these, would say. None where no cost is spanned by both.
     """
-    ours, others = points(rows, own), points(rows, theirs)
+    gathered = [gather(rows, names) for names in (own, theirs)]
+    ours, others = (points_of(each) for each in gathered)
     if not ours or not others:
         return None
     low = max(min(ours)[0], min(others)[0])
@@ -37,13 +36,10 @@ def compare(
     costs = np.geomspace(low, high, 200)
     ratio = error_at(ours, costs) / error_at(others, costs)
     best = int(ratio.argmin())
-    drawn = np.random.default_rng(0).integers(
-        0, size := len(rows[0]["picture_errors"]), (RESAMPLES, size)
-    )
     spread = [
-        float((error_at(points(rows, own, each), costs[best : best + 1])
-               / error_at(points(rows, theirs, each), costs[best : best + 1]))[0])
-        for each in drawn
+        float(error_at(frontier(mine), costs[best : best + 1])[0]
+              / error_at(frontier(other), costs[best : best + 1])[0])
+        for mine, other in zip(*(resampled(each) for each in gathered), strict=True)
     ]  # fmt: skip
     return {
         "compared": [float(low), float(high)],
@@ -53,9 +49,40 @@ def compare(
     }  # fmt: skip
 
 
-def points(rows: list[dict[str, Any]], names: list[str], pictures: Pictures = ALL) -> Points:
-    """The points of several methods that no cheaper one beats: medians over draws."""
-    return frontier([point for name in names for point in curve(rows, name, "median", pictures)])
+Gathered = list[tuple[float, np.ndarray]]
+"""The cost of each point, the median over its draws, and its errors [draws, pictures]."""
+
+
+def gather(rows: list[dict[str, Any]], names: list[str]) -> Gathered:
+    """The points of several methods."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["method"] in names:
+            found.setdefault(f"{row['method']} {row['parameters']}", []).append(row)
+    return [
+        (float(np.median([row["cost"] for row in own])),
+         np.array([row["picture_errors"] for row in own]))
+        for own in found.values()
+    ]  # fmt: skip
+
+
+def points_of(gathered: Gathered) -> Points:
+    """The points that no cheaper one beats: medians over draws."""
+    return frontier([(cost, float(np.median(errors.mean(axis=1)))) for cost, errors in gathered])
+
+
+def resampled(gathered: Gathered) -> list[Points]:
+    """The points as other pictures would give them, the same ones for every method."""
+    size = gathered[0][1].shape[1]
+    weights = np.random.default_rng(0).multinomial(size, np.full(size, 1 / size), RESAMPLES) / size
+    costs = [cost for cost, _ in gathered]
+    means = np.stack([np.median(errors @ weights.T, axis=0) for _, errors in gathered], axis=1)
+    return [list(zip(costs, own.tolist(), strict=True)) for own in means]
+
+
+def points(rows: list[dict[str, Any]], names: list[str]) -> Points:
+    """The points of several methods as one curve."""
+    return points_of(gather(rows, names))
 
 
 def error_at(points: Points, costs: np.ndarray) -> np.ndarray:

@@ -36,9 +36,9 @@ def distance_to(data: np.ndarray, features: Features) -> Distance:
 
     def distances(drawn: np.ndarray) -> dict[str, float]:
         own = _features_of(drawn, features)
-        return dict(zip(METRICS, (
-            frechet(own, theirs), kernel_mmd(own, theirs), sorted_distance(_projected(drawn), shadows)
-        ), strict=True))  # fmt: skip
+        sliced = sorted_distance(_projected(drawn), shadows)
+        found = frechet(own, theirs), kernel_mmd(own, theirs), sliced
+        return dict(zip(METRICS, found, strict=True))
 
     return distances
 

@@ -181,14 +181,21 @@ def against_the_best_peer(
         if not family.startswith("ml-em") or not others:
             continue
         for metric in METRICS:
-            best, peer = min(
-                others, key=lambda pair: told(rows, pair[1])[metric]["mean"]
-            )  # fmt: skip
-            gaps = [ours[metric] - theirs[metric]
-                    for ours, theirs in zip(_of(rows, each), _of(rows, peer), strict=True)]  # fmt: skip
+            means = [np.mean([row[metric] for row in _of(rows, own)]) for _, own in others]
+            best, peer = others[int(np.argmin(means))]
+            pairs = zip(_of(rows, each), _of(rows, peer), strict=True)
+            gaps = [ours[metric] - theirs[metric] for ours, theirs in pairs]
             lines.append({"ml-em": family, "cost": cost, "metric": metric, "best peer": best,
                           "difference": interval(gaps)})  # fmt: skip
     return lines
+
+
+def verdict(line: dict[str, Any]) -> str:
+    """A line of `against_the_best_peer` in words."""
+    gap = line["difference"]
+    closer, farther = (gap["mean"] + gap["half_width"] < 0, gap["mean"] - gap["half_width"] > 0)
+    word = "closer" if closer else "farther" if farther else "no difference"
+    return f"{word} ({gap['mean']:+.2g} ± {gap['half_width']:.1g}, {line['best peer']})"
 
 
 def _of(rows: list[dict[str, Any]], each: Judged) -> list[dict[str, Any]]:

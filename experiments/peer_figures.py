@@ -15,7 +15,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 COLOURS = {"first order": "0.55", "dpm-solver": "k", "unipc": "C0", "diffrax heun": "C4",
-           "switch": "C2", "ml-em of the paper": "C1", "ml-em": "C3", "ml-em stacked": "C6"}  # fmt: skip
+           "switch": "C2", "ml-em of the paper": "C1", "ml-em": "C3",
+           "ml-em stacked": "C6"}  # fmt: skip
 
 
 def draw(
@@ -75,8 +76,9 @@ def draw_metric(
 
 def names_of(rows: list[dict[str, Any]], family: str) -> list[str]:
     """The methods of a family; of `every peer`, all that are not ML-EM."""
-    heads = [each for name, own in FAMILIES.items() for each in own
-             if name == family or (family == "every peer" and not name.startswith("ml-em"))]  # fmt: skip
+    peers = [name for name in FAMILIES if not name.startswith("ml-em")]
+    wanted = peers if family == "every peer" else [family]
+    heads = [each for name in wanted for each in FAMILIES[name]]
     return [name for name in dict.fromkeys(row["method"] for row in rows) if head(name) in heads]
 
 
@@ -86,6 +88,24 @@ def shown_errors(sampler: str, rows: list[dict[str, Any]]) -> Table:
     for name in dict.fromkeys(row["method"] for row in rows):
         own = "  ".join(f"{cost:.0f}: {error:.1e}" for cost, error in points(rows, [name]))
         table.add_row(name, own)
+    return table
+
+
+def shown_crossings(sampler: str, crossings: list[dict[str, Any]]) -> Table:
+    """Where each form of ML-EM is closer than each family of peers, and its best ratio of errors.
+
+    Line by line it says whether the peers' grid and step table move the crossing.
+    """
+    others = list(dict.fromkeys(line["against"] for line in crossings))
+    table = Table("closer at cost (least error over theirs)", *others, title=PROCESSES[sampler])
+    told: dict[str, dict[str, str]] = {}
+    for line in crossings:
+        span = ", ".join(f"{a:.0f}-{b:.0f}" for a, b in line["closer"]) or "-"
+        told.setdefault(line["ml-em"], {})[line["against"]] = (
+            f"{span} ({line['nearest']['ratio']:.2f} at {line['nearest']['cost']:.0f})"
+        )
+    for name, own in told.items():
+        table.add_row(name, *(own.get(other, "") for other in others))
     return table
 
 
@@ -100,7 +120,7 @@ def shown_distances(
         return [f"{each['mean']:.4g} ± {each['half_width']:.2g}" for each in distances.values()]
 
     for line in lines:
-        table.add_row(line["family"], f"{line['method']} {line['parameters']}",
-                      f"{line['cost']:.1f}", f"{line['mse']:.1e}", *told(line["distances"]))  # fmt: skip
+        method, cost, mse = f"{line['method']} {line['parameters']}", line["cost"], line["mse"]
+        table.add_row(line["family"], method, f"{cost:.1f}", f"{mse:.1e}", *told(line["distances"]))
     table.add_row("", DATA, "", "", *told(data))
     return table

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 from experiments import courses, peer_solvers
-from experiments.compare_draws import effects_of, two_step
 from experiments.compare_draws import Settings as PilotSettings
-from experiments.courses import Course, Method
+from experiments.compare_draws import effects_of, two_step
+from experiments.courses import Course, Method, NoiseAlong
 from experiments.gates import families
 from experiments.ladder import PROCESS, Ladder
 from experiments.peer_solvers import Network, Peer
@@ -77,12 +77,12 @@ def methods_of(
 ) -> list[Method | Peer]:
     """All methods of one sampler."""
     found: list[Method | Peer] = [*peers(name, fine, asked.counts)]
-    for method in courses.euler_maruyama(
-        ladder, asked.counts, partial(coarse_grids, fine), lower=False
-    ):
-        kind = method.name.split(", ")[-1]
-        found += [method._replace(name=f"euler, {kind}"),
-                  method._replace(name=f"two-step, {kind}", table=two_step(name))]  # fmt: skip
+    top = len(ladder.losses)
+    for count in asked.counts:
+        for kind, grid in coarse_grids(fine, count).items():
+            alone, own = [plan.full_plan(count, 1, 1)], {"steps": count}
+            found.append(Method(f"euler, {kind}", own, grid, alone, (top,)))
+            found.append(Method(f"two-step, {kind}", own, grid, alone, (top,), two_step(name)))
     for count in asked.base_steps:
         for kind, grid in coarse_grids(fine, count).items():
             found += switches(name, ladder, grid, kind, asked)
@@ -109,11 +109,12 @@ def peers(name: str, fine: Grid, counts: tuple[int, ...]) -> Iterator[Peer]:
             yield Peer(f"dpm-solver, {kind}", own, grid, count, dpm_solver)
             yield Peer(f"unipc, {kind}", own, grid, count, peer_solvers.unipc(fine, grid))
             euler = peer_solvers.diffrax_euler(grid)
-            yield Peer(f"diffrax euler, {kind}", own, grid, count, euler)
+            yield Peer(f"diffrax euler, {kind}", own, grid, count, euler, compiled=True)
             if (half := (count + 1) // 2) >= 3:
                 shorter = coarse_grids(fine, half)[kind]
                 heun = peer_solvers.diffrax_heun(shorter)
-                yield Peer(f"diffrax heun, {kind}", {"steps": half}, shorter, 2 * half - 1, heun)
+                yield Peer(f"diffrax heun, {kind}", {"steps": half}, shorter, 2 * half - 1, heun,
+                           compiled=True)  # fmt: skip
 
 
 def switches(name: str, ladder: Ladder, grid: Grid, kind: str, asked: Asked) -> Iterator[Method]:
@@ -122,11 +123,11 @@ def switches(name: str, ladder: Ladder, grid: Grid, kind: str, asked: Asked) -> 
     for early in asked.early:
         for ratio in RATIOS:
             at = round(ratio * count)
-            each = [plan.switch_plan(count, top, at, early=early, late=top)]
-            own = {"ratio": ratio, "base": count}
-            yield Method(f"switch, level {early}, {kind}", own, grid, each)
+            each = [plan.switch_plan(count, 2, at, early=1, late=2)]
+            own, both = {"ratio": ratio, "base": count}, (early, top)
+            yield Method(f"switch, level {early}, {kind}", own, grid, each, both)
             two = f"switch on two-step, level {early}, {kind}"
-            yield Method(two, own, grid, each, (), two_step(name))
+            yield Method(two, own, grid, each, both, two_step(name))
 
 
 def multilevel(name: str, ladder: Ladder, grid: Grid, kind: str, asked: Asked) -> Iterator[Method]:
@@ -187,14 +188,31 @@ def effects_on(
     return found * (np.asarray(table.gain) / gain)[:, None] ** 2
 
 
+def kept_noise() -> NoiseAlong:
+    """`courses.noise_of`, each grid's drawn once: most methods share a grid with others."""
+    kept: dict[bytes, jax.Array | None] = {}
+
+    def noise_along(course: Course, grid: Grid) -> jax.Array | None:
+        own = grid.tobytes()
+        if own not in kept:
+            kept[own] = courses.noise_of(course, grid)
+        return kept[own]
+
+    return noise_along
+
+
 def rows_of(
-    method: Method | Peer, ladder: Ladder, network: Network, judged: Course
+    method: Method | Peer,
+    ladder: Ladder,
+    network: Network,
+    judged: Course,
+    noise_along: NoiseAlong,
 ) -> list[dict[str, Any]]:
     """Rows as `courses.rows_of` makes them, for peers too."""
     if isinstance(method, Method):
-        return courses.rows_of(method, ladder, judged, None)
-    noise = courses.laid_out(judged, method.grid)[1]
-    end, seconds = peer_solvers.timed(method.solver, network, judged.x, noise)
+        return courses.rows_of(method, ladder, judged, None, noise_along)
+    noise = noise_along(judged, method.grid)
+    end, seconds = peer_solvers.timed(method, network, judged.x, noise)
     errors = np.asarray(square_errors(end, judged.references["top"]))
     return [{
         "sampler": judged.sampler,

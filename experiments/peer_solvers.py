@@ -46,6 +46,7 @@ class Peer(NamedTuple):
         grid: the times.
         evaluations: of the network.
         solver: what does it.
+        compiled: whether it is one program, of which only a second run is without compilation.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Peer(NamedTuple):
     grid: Grid
     evaluations: int
     solver: Solver
+    compiled: bool = False
 
 
 def missing() -> str | None:
@@ -66,14 +68,19 @@ def top_network(ladder: Ladder) -> Network:
     return Network(jax.jit(ladder.levels.drifts[-1]), ladder.params[-1])
 
 
-def timed(solver: Solver, network: Network, x: jax.Array, noise: jax.Array | None) -> tuple:
-    """The ends, and the seconds of a second run: the first compiles.
+def timed(
+    peer: Peer, network: Network, x: jax.Array, noise: jax.Array | None
+) -> tuple[jax.Array, float]:
+    """The ends, and the seconds without compilation.
 
     The overhead of a loop in Python is in them, as it is for whoever uses such a scheduler.
     """
-    solver(network, x, noise)
+    if peer.compiled:
+        peer.solver(network, x, noise)
+    else:
+        jax.block_until_ready(network(x, jnp.float32(PROCESS.end)))
     begun = time.perf_counter()
-    return jax.block_until_ready(solver(network, x, noise)), time.perf_counter() - begun
+    return jax.block_until_ready(peer.solver(network, x, noise)), time.perf_counter() - begun
 
 
 def ddim(fine: Grid, count: int) -> Solver:

@@ -25,7 +25,7 @@ from experiments.crossings import compare, sentence
 from experiments.ladder import SHIPPED, Ladder, load
 from experiments.machine import machine
 from experiments.peer_distances import DATA, Judged, Sampled
-from experiments.peer_methods import FAMILIES, PROCESSES, Asked, methods_of, rows_of
+from experiments.peer_methods import FAMILIES, PROCESSES, Asked, kept_noise, methods_of, rows_of
 from experiments.peer_solvers import missing, top_network
 from mlem_jax.plan import Plan
 from mlem_jax.stack import load_stack, stack_shares, stack_top
@@ -48,23 +48,23 @@ class Settings:
     """Levels of ML-EM with pilot gates."""
     early: tuple[int, ...] = (2, 3)
     """Levels a switch begins with."""
-    images: int = 32
+    images: int = 16
     """Pictures that judge the distance to the exact solution."""
     reference_steps: int = 1000
     """Steps of the fine grid, on which the top level is taken to be exact."""
-    counts: tuple[int, ...] = (5, 8, 10, 15, 20, 30, 40, 60, 100, 200)
+    counts: tuple[int, ...] = (5, 8, 10, 15, 20, 30, 50, 100)
     """Steps of the top level alone and of the peers."""
-    base_steps: tuple[int, ...] = (10, 20, 40, 100)
+    base_steps: tuple[int, ...] = (16, 40, 100)
     """Steps of ML-EM and of the switch."""
     budgets: tuple[float, ...] = (5.0, 8.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0)
     """Expected cost of ML-EM, in evaluations of the top level."""
-    draws: int = 5
+    draws: int = 3
     """Draws of the paper's random plans."""
     judged_at: tuple[float, ...] = (8.0, 15.0, 30.0)
     """Costs at which distances to the data are taken."""
     dear: float = 100.0
     """Cost of a further row, all but exact."""
-    samples: int = 256
+    samples: int = 200
     """Pictures a distance to the data is taken of."""
     seeds: int = 5
     """Such sets; their spread is the noise of the metric."""
@@ -93,7 +93,7 @@ def made_tiny(settings: Settings, folder: Path) -> Settings:
     return dataclasses.replace(
         settings, data=tiny.random_pictures(folder / "pictures.npz"),
         ladder=tiny.random_ladder(folder / "ladder"),
-        features=tiny.random_features(folder / "features"), few=(1, 2), early=(1,), images=2,
+        features=tiny.random_features(folder / "features"), few=(1, 2), early=(1,), images=8,
         reference_steps=24, counts=(4, 8), base_steps=(8,), budgets=(3.0, 5.0), draws=2,
         judged_at=(5.0,), dear=8.0, samples=8, seeds=2, pilot_images=2, runs=folder / "runs",
     )  # fmt: skip
@@ -115,6 +115,7 @@ def run(settings: Settings) -> None:
         console.print(peer_figures.shown_errors(name, own["rows"]))
         if data:
             console.print(peer_figures.shown_distances(name, own["distances"], data))
+        console.print(peer_figures.shown_crossings(name, own["crossings"]))
         for line in conclusions(name, own):
             console.print(line)
     settings.out.mkdir(parents=True, exist_ok=True)
@@ -147,7 +148,8 @@ def judged_sampler(
 
         samples = courses.part_of(0, settings.images)
         judged = courses.course_of(name, ladder, fine, samples, settings.seed, targets)
-        return lambda method: rows_of(method, ladder, network, judged)
+        noise_along = kept_noise()
+        return lambda method: rows_of(method, ladder, network, judged, noise_along)
 
     rows = courses.log_missing(settings.runs / f"{name}.jsonl", methods, judge, console)
     rows = [{"process": PROCESSES[name], **row, "distances": None} for row in rows]
@@ -155,7 +157,7 @@ def judged_sampler(
               "data": None}  # fmt: skip
     if settings.data is not None:
         sampled = Sampled(settings.judged_at, settings.dear, settings.samples, settings.seeds,
-                          min(64, settings.samples), settings.seed)  # fmt: skip
+                          min(50, settings.samples), settings.seed)  # fmt: skip
         found = peer_distances.chosen(rows, methods, sampled)
         judged = list({str(each[:2]): each for each in found.values()}.values())
         measured = peer_distances.measured(
@@ -215,20 +217,16 @@ def crossings(name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def conclusions(name: str, own: dict[str, Any]) -> list[str]:
-    """A sentence for each comparison that counts, and where ML-EM is closer to the data."""
-    wanted = {line["ml-em"]: line for line in own["crossings"] if line["against"] == "every peer"}
-    wanted |= {f"ml-em against {line['against']} alone": line for line in own["crossings"]
-               if line["ml-em"] == "ml-em" and line["against"] != "every peer"}  # fmt: skip
-    lines = [f"{PROCESSES[name]}, to the exact solution: {title}"
-             f"{'' if 'against' in title else ' against every peer'} is closer {sentence(line)}"
-             for title, line in wanted.items()]  # fmt: skip
-    for line in own["paired"]:
-        gap = line["difference"]
-        verdict = ("closer" if gap["mean"] + gap["half_width"] < 0 else
-                   "farther" if gap["mean"] - gap["half_width"] > 0 else "no different")  # fmt: skip
-        lines.append(f"{PROCESSES[name]}, to the data at cost {line['cost']:g}: {line['ml-em']} is "
-                     f"{verdict} ({gap['mean']:+.3g} ± {gap['half_width']:.2g} in {line['metric']} "
-                     f"to {line['best peer']}, the best peer)")  # fmt: skip
+    """Sentences: at which costs ML-EM is closer to the exact solution, and to the data."""
+    lines = [f"{PROCESSES[name]}, to the exact solution: {line['ml-em']} is closer than every peer "
+             f"{sentence(line)}"
+             for line in own["crossings"]
+             if line["against"] == "every peer" and line["ml-em"] in FAMILIES]  # fmt: skip
+    for family in dict.fromkeys(line["ml-em"] for line in own["paired"]):
+        told = [f"{line['metric']} at cost {line['cost']:g}: {peer_distances.verdict(line)}"
+                for line in own["paired"] if line["ml-em"] == family]  # fmt: skip
+        lines.append(f"{PROCESSES[name]}, to the data: {family}, beside the best peer, in "
+                     f"{'; '.join(told)}")  # fmt: skip
     return lines
 
 

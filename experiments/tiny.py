@@ -24,8 +24,10 @@ def random_ladder(folder: Path) -> Path:
         architecture = Architecture(base=base, scales=2)
         network = UNet(architecture, default_depthwise())
         like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *SHAPE)), jnp.zeros(1))
-        about = {"architecture": architecture._asdict(), "shape": list(SHAPE),
-                 "milliseconds_per_image": float(10**level), "held_out_loss": 1 / level}  # fmt: skip
+        about = {
+            "architecture": architecture._asdict(), "shape": list(SHAPE),
+            "milliseconds_per_image": float(10**level), "held_out_loss": 1 / level,
+        }  # fmt: skip
         checkpoint.save(folder / f"level_{level}", _random(like, level), about=about)
     save_stack(folder / "stack.npz", Stack(jnp.array([0.0, 1.0]), jnp.array([[1, 0.7], [1, 0.5]])))
     return folder

@@ -8,6 +8,7 @@ the same split; the held-out ones say how well it names. Writes a checkpoint wit
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -123,9 +124,9 @@ def trained(network: Traits, train: np.ndarray, labels: np.ndarray, settings: Se
 
     def loss(params: Params, pictures: jax.Array, wanted: jax.Array) -> jax.Array:
         entropy = optax.softmax_cross_entropy_with_integer_labels
-        logits = network.apply(params, to_unit(pictures))[1]
-        return sum((entropy(own, wanted[:, k]).mean() for k, own in enumerate(logits)),
-                   start=jnp.float32(0))  # fmt: skip
+        logits: Any = network.apply(params, to_unit(pictures))[1]
+        losses = [entropy(own, wanted[:, k]).mean() for k, own in enumerate(logits)]
+        return jnp.stack(losses).sum()
 
     @jax.jit
     def step(
@@ -155,7 +156,7 @@ def load_features(directory: Path = SHIPPED / "features") -> Features:
     return jax.jit(lambda pictures: network.apply(params, pictures)[0])
 
 
-def written_card(about: dict, size: int) -> str:
+def written_card(about: dict[str, Any], size: int) -> str:
     """The model card in Markdown."""
     named = about["held_out_accuracy"]
     return "\n".join([

@@ -1,11 +1,14 @@
 """Drivers of other projects' solvers, distances to data, and the comparison as a user runs it."""
 
+import dataclasses
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import courses, peer_solvers
+from experiments import courses, crossings, distances, peer_solvers, peers, tiny, train_features
 from experiments.ladder import PROCESS
 from experiments.quickstart import coarse_grids
 from mlem_jax import plan, steps
@@ -112,3 +115,107 @@ def test_diffrax_pays_what_is_said(start, solver, count):
     jax.block_until_ready(end)
     jax.effects_barrier()
     assert len(ran) == count
+
+
+def test_a_fresh_machine_is_told_in_one_line_what_to_install(monkeypatch):
+    monkeypatch.setattr(peer_solvers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="torch, diffusers, diffrax not found; install"):
+        peers.main(peers.Settings(tiny=True))
+
+
+def test_an_even_grid_divides_the_fine_one():
+    with pytest.raises(ValueError, match="a count that divides 1000 fine steps, got 7"):
+        peer_solvers.even_grid(FINE, 7)
+
+
+def test_distances_of_normal_features_are_the_closed_forms():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(40_000, 3)), 2 * rng.normal(size=(40_000, 3)) + [1, 0, 0]
+    assert distances.frechet(a, b) == pytest.approx(1 + 3 * (2 - 1) ** 2, rel=0.02)
+    # W2 of each projection: (u_1)^2 + 1, its mean over directions 1/3 + 1.
+    directions = rng.normal(size=(3, 400))
+    directions /= np.linalg.norm(directions, axis=0)
+    found = distances.sorted_distance(a @ directions, b @ directions)
+    assert found**2 == pytest.approx(4 / 3, rel=0.03)
+
+
+def test_the_kernel_distance_of_equal_distributions_is_0_in_the_mean():
+    rng = np.random.default_rng(0)
+    values = [distances.kernel_mmd(*rng.normal(size=(2, 50, 4))) for _ in range(200)]
+    assert abs(np.mean(values)) < 3 * np.std(values) / 200**0.5
+    assert distances.kernel_mmd(rng.normal(size=(50, 4)), 1 + rng.normal(size=(50, 4))) > 0.3
+
+
+def test_an_interval_is_students():
+    told = distances.interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert told["mean"] == 3
+    assert told["half_width"] == pytest.approx(2.776 * (2.5 / 5) ** 0.5, rel=1e-3)
+
+
+def test_a_crossing_is_found_between_the_points():
+    def row(method, cost, error):
+        return {"method": method, "parameters": {"steps": cost}, "cost": cost,
+                "picture_errors": [error, error]}  # fmt: skip
+
+    # error = 8/cost^2 and 1/cost: the first is closer above cost 8.
+    rows = [row("a", c, 8 / c**2) for c in (2.0, 32.0)] + [row("b", c, 1 / c) for c in (1.0, 64.0)]
+    found = crossings.compare(rows, ["a"], ["b"])
+    assert found["compared"] == [2, 32]
+    ((first, last),) = found["closer"]
+    assert first == pytest.approx(8, rel=0.03)
+    assert last == pytest.approx(32)
+    assert found["nearest"]["ratio"] == pytest.approx(8 / 32)
+    assert "from cost 8 to 32 (of 2 to 32)" in crossings.sentence(found)
+    assert "nowhere" in crossings.sentence(crossings.compare(rows[2:], ["b"], ["b"]))
+    assert crossings.compare(rows, ["a"], ["none"]) is None
+
+
+def test_features_are_trained_shipped_and_loaded(tmp_path):
+    data = tiny.random_pictures(tmp_path / "pictures.npz")
+    settings = train_features.Settings(data=data, out=tmp_path / "features", size=8, epochs=1,
+                                       batch=16)  # fmt: skip
+    with jax.enable_x64(False):
+        train_features.main(settings)
+        found = train_features.load_features(settings.out)(jnp.zeros((2, 8, 8, 3)))
+    assert found.shape == (2, 64)
+    assert "named correctly, held out" in (settings.out / "README.md").read_text()
+    np.savez(tmp_path / "bare.npz", images=np.zeros((20, 8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match="the traits of each picture"):
+        train_features.main(dataclasses.replace(settings, data=tmp_path / "bare.npz"))
+
+
+HEADS = {"euler", "two-step", "dpm-solver", "unipc", "ddim", "diffrax euler", "diffrax heun",
+         "switch", "switch on two-step", "ml-em of the paper", "ml-em", "ml-em on two-step",
+         "ml-em stacked on two-step"}  # fmt: skip
+NUMBER = (int, float)
+SCHEMA = {"process": str, "sampler": str, "method": str, "draw": int, "parameters": dict,
+          "evaluations": list, "cost": NUMBER, "mse": NUMBER, "picture_errors": list,
+          "seconds": NUMBER, "best": bool, "distances": (dict, type(None))}  # fmt: skip
+
+
+def test_everything_runs_on_random_networks_and_keeps_its_schema(tmp_path):
+    pytest.importorskip("diffusers")
+    pytest.importorskip("diffrax")
+    with jax.enable_x64(False):
+        peers.main(peers.Settings(tiny=True, samplers=("ddim",), out=tmp_path))
+    result = json.loads((tmp_path / "peers.json").read_text())
+    assert set(result) == {"machine", "settings", "costs", "seconds", "data against data",
+                           "crossings", "paired", "conclusions", "rows"}  # fmt: skip
+    for row in result["rows"]:
+        assert set(row) == set(SCHEMA)
+        assert all(isinstance(row[name], kind) for name, kind in SCHEMA.items())
+        assert row["cost"] == pytest.approx(np.dot(row["evaluations"], result["costs"]), rel=1e-5)
+        for each in (row["distances"] or {}).values():
+            assert set(each) == {"mean", "half_width"}
+    assert {row["method"].split(",")[0] for row in result["rows"]} == HEADS
+    assert any(row["distances"] for row in result["rows"])
+    assert set(result["data against data"]) == set(distances.METRICS)
+    for line in result["crossings"]:
+        assert set(line) == {"process", "ml-em", "against", "compared", "closer", "nearest"}
+
+    # The same update under two names, along the same path.
+    def errors(name):
+        return [row["mse"] for row in result["rows"] if row["method"] == name]
+
+    assert errors("ddim, uniform") == pytest.approx(errors("euler, uniform"), rel=1e-3)
+    assert (tmp_path / "peers.png").stat().st_size > 5000
