@@ -69,7 +69,7 @@ def kernel_mmd(a: np.ndarray, b: np.ndarray) -> float:
 def sorted_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Root mean square over directions [set, directions] of the distance between quantiles."""
     places = (np.arange(min(len(a), len(b))) + 0.5) / min(len(a), len(b))
-    gaps = np.quantile(a, places, axis=0) - np.quantile(b, places, axis=0)
+    gaps = _quantiles(a, places) - _quantiles(b, places)
     return float(np.sqrt((gaps**2).mean()))
 
 
@@ -79,6 +79,14 @@ def interval(values: Sequence[float]) -> dict[str, float]:
     spread = np.std(values, ddof=1) / count**0.5 if count > 1 else np.nan
     half = stats.t.ppf(0.975, count - 1) * spread if count > 1 else np.nan
     return {"mean": float(np.mean(values)), "half_width": float(half)}
+
+
+def _quantiles(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """As np.quantile along the first axis, which does not sort and takes minutes for many."""
+    ordered, at = np.sort(values, axis=0), places * (len(values) - 1)
+    low = np.minimum(at.astype(int), len(values) - 2)
+    share = (at - low)[:, None]
+    return (1 - share) * ordered[low] + share * ordered[low + 1]
 
 
 def _root(symmetric: np.ndarray) -> np.ndarray:
