@@ -12,8 +12,9 @@ RESAMPLES = 200
 def compare(rows: list[dict[str, Any]], own: list[str], theirs: list[str]) -> dict[str, Any] | None:
     """Where between the costs that both span the first has the smaller error.
 
-    Both are taken at their best: points that a cheaper one beats do not count, and between points
-    the lines are straight in log-log.
+    Both are taken at their best: points that a cheaper one beats do not count. In doubt it is for
+    theirs: between their points their line is straight in log-log, while of ours a point counts
+    from its cost on and nothing is assumed before it.
     A curve of more points has more chances to be good on these very pictures, which the interval
     does not know.
 
@@ -35,17 +36,18 @@ def compare(rows: list[dict[str, Any]], own: list[str], theirs: list[str]) -> di
     high = min(max(ours)[0], max(others)[0])
     if low > high:
         return None
-    costs = np.geomspace(low, high, 200)
-    ratio = error_at(ours, costs) / error_at(others, costs)
+    inside = [cost for cost, _ in ours if low <= cost <= high]
+    costs = np.union1d(np.geomspace(low, high, 200), inside)
+    ratio = error_for(ours, costs) / error_at(others, costs)
     best = int(ratio.argmin())
     spread = [
-        float(error_at(frontier(mine), costs[best : best + 1])[0]
+        float(error_for(frontier(mine), costs[best : best + 1])[0]
               / error_at(frontier(other), costs[best : best + 1])[0])
         for mine, other in zip(*(resampled(each) for each in gathered), strict=True)
     ]  # fmt: skip
     return {
         "compared": [float(low), float(high)],
-        "closer": stretches(costs, ratio < 1),
+        "closer": stretches(costs, ratio < 1 - 1e-9),
         "nearest": {"cost": float(costs[best]), "ratio": float(ratio[best]),
                     "interval": [float(x) for x in np.quantile(spread, (0.025, 0.975))]},
     }  # fmt: skip
@@ -91,6 +93,13 @@ def error_at(points: Points, costs: np.ndarray) -> np.ndarray:
     """The error for a cost, by straight lines in log-log; beyond the ends, the last one."""
     paid, reached = np.log(np.array(points)).T
     return np.exp(np.interp(np.log(costs), paid, reached))
+
+
+def error_for(points: Points, costs: np.ndarray) -> np.ndarray:
+    """The error of the dearest point that a cost pays for; the cheapest point's below its cost."""
+    paid, reached = np.array(points).T
+    # A cost and itself must not differ by the rounding of a geometric grid.
+    return reached[np.maximum(np.searchsorted(paid, costs * (1 + 1e-9), side="right") - 1, 0)]
 
 
 def stretches(costs: np.ndarray, holds: np.ndarray) -> list[list[float]]:

@@ -158,7 +158,8 @@ def test_a_crossing_is_found_between_the_points():
                 "picture_errors": [error, error]}  # fmt: skip
 
     # error = 8/cost^2 and 1/cost: the first is closer above cost 8.
-    rows = [row("a", c, 8 / c**2) for c in (2.0, 32.0)] + [row("b", c, 1 / c) for c in (1.0, 64.0)]
+    rows = [row("a", c, 8 / c**2) for c in np.geomspace(2, 32, 201).tolist()]
+    rows += [row("b", c, 1 / c) for c in (1.0, 64.0)]
     found = crossings.compare(rows, ["a"], ["b"])
     assert found["compared"] == [2, 32]
     ((first, last),) = found["closer"]
@@ -166,8 +167,11 @@ def test_a_crossing_is_found_between_the_points():
     assert last == pytest.approx(32)
     assert found["nearest"]["ratio"] == pytest.approx(8 / 32)
     assert "from cost 8 to 32 (of 2 to 32)" in crossings.sentence(found)
-    assert "nowhere" in crossings.sentence(crossings.compare(rows[2:], ["b"], ["b"]))
+    assert "nowhere" in crossings.sentence(crossings.compare(rows, ["b"], ["b"]))
     assert crossings.compare(rows, ["a"], ["none"]) is None
+    # Of two points alone nothing is known between them.
+    ends = crossings.compare([rows[0], *rows[200:]], ["a"], ["b"])
+    assert ends["closer"] == [[pytest.approx(32), pytest.approx(32)]]
 
 
 def test_features_are_trained_shipped_and_loaded(tmp_path):
