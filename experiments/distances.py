@@ -4,7 +4,8 @@
     kernel MMD     E k(a, a') + E k(b, b') - 2 E k(a, b), k(a, b) = (a.b / d + 1)^3 on the features
     sliced W2      root mean square over directions of the distance between sorted projections
 
-The first two on the features of experiments.train_features, the third on the pixels themselves, so
+The first two on the features of experiments.train_features, each in units of its standard deviation
+over the data; the third on the pixels themselves, so
 that it knows nothing of any network. Frechet and sliced distances of a finite set lie above those
 of what it was drawn from, the more the smaller the set: compare sets of one size only. The kernel's
 is unbiased, so it may come out below 0.
@@ -33,9 +34,12 @@ Distance = Callable[[np.ndarray], dict[str, float]]
 def distance_to(data: np.ndarray, features: Features) -> Distance:
     """Distances to these pictures, whose own features and projections are taken once."""
     theirs, shadows = _features_of(data, features), _projected(data)
+    # In units of the data's own spread: the cube in the kernel would otherwise see the largest.
+    centre, spread = theirs.mean(0), theirs.std(0)
+    theirs = (theirs - centre) / spread
 
     def distances(drawn: np.ndarray) -> dict[str, float]:
-        own = _features_of(drawn, features)
+        own = (_features_of(drawn, features) - centre) / spread
         sliced = sorted_distance(_projected(drawn), shadows)
         found = frechet(own, theirs), kernel_mmd(own, theirs), sliced
         return dict(zip(METRICS, found, strict=True))
