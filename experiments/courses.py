@@ -99,10 +99,17 @@ def laid_out(
     course: Course, grid: Grid, table: Callable[[Grid], Steps] | None = None
 ) -> tuple[Steps, jax.Array | None]:
     """The table for a grid, and the course's noise along it, drawn once for many plans."""
-    sampler = SAMPLERS[course.sampler]
-    path = path_of(sampler, course.key, course.fine, grid, course.samples)
-    noise = None if path is None else jax.jit(store_path)(path, course.x)
-    return (table or sampler.table)(grid), noise
+    return (table or SAMPLERS[course.sampler].table)(grid), noise_of(course, grid)
+
+
+def noise_of(course: Course, grid: Grid) -> jax.Array | None:
+    """The course's noise along a grid; None for an ODE."""
+    path = path_of(SAMPLERS[course.sampler], course.key, course.fine, grid, course.samples)
+    return None if path is None else jax.jit(store_path)(path, course.x)
+
+
+NoiseAlong = Callable[[Course, Grid], jax.Array | None]
+"""`noise_of`, or one that keeps what it has drawn."""
 
 
 def run_missing(
@@ -122,6 +129,28 @@ def run_missing(
             is missing.
         console: for the progress.
     """
+
+    def judge() -> Callable[[Method], list[dict[str, Any]]]:
+        judged, chosen_on = courses()
+        return lambda method: rows_of(method, ladder, judged, chosen_on)
+
+    return log_missing(log, methods, judge, console)
+
+
+def log_missing(
+    log: Path,
+    methods: Iterable[Any],
+    judge: Callable[[], Callable[[Any], list[dict[str, Any]]]],
+    console: Console,
+) -> list[dict[str, Any]]:
+    """As `run_missing`, for anything with `name` and `parameters`.
+
+    Args:
+        log: JSON lines; what is there of other methods is dropped.
+        methods: all that should be there.
+        judge: asked once something is missing for what makes a method's rows, a row a draw.
+        console: for the progress.
+    """
     wanted = {(method.name, json.dumps(method.parameters)): method for method in methods}
 
     def of_row(row: dict[str, Any]) -> tuple[str, str]:
@@ -133,23 +162,28 @@ def run_missing(
     missing = [method for each, method in wanted.items() if each not in done]
     if missing:
         with console.status(f"{log.stem}: references"):
-            judged, chosen_on = courses()
+            judged = judge()
         for method in track(missing, log.stem, console=console):
-            rows += rows_of(method, ladder, judged, chosen_on)
+            rows += judged(method)
             runs.write_whole(log, "".join(json.dumps(row) + "\n" for row in rows))
     order = list(wanted)
     return sorted(rows, key=lambda row: (order.index(of_row(row)), row["draw"]))
 
 
 def rows_of(
-    method: Method, ladder: Ladder, judged: Course, chosen_on: Course | None
+    method: Method,
+    ladder: Ladder,
+    judged: Course,
+    chosen_on: Course | None,
+    noise_along: NoiseAlong = noise_of,
 ) -> list[dict[str, Any]]:
     """A row a draw; where one is chosen, by its error on the other batch, it is marked."""
     own = rungs_of(ladder, method.levels)
     chosen = [number - 1 for number in method.levels] or list(range(len(ladder.losses)))
 
     def errors_on(course: Course) -> tuple[np.ndarray, list[float]]:
-        table, noise = laid_out(course, method.grid, method.table)
+        table = (method.table or SAMPLERS[course.sampler].table)(method.grid)
+        noise = noise_along(course, method.grid)
         errors, seconds = [], []
         for each in method.plans:
             end, taken = timed_solve(own, course.x, table, each, noise)

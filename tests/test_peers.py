@@ -1,0 +1,225 @@
+"""Drivers of other projects' solvers, distances to data, and the comparison as a user runs it."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import courses, crossings, distances, peer_solvers, peers, tiny, train_features
+from experiments.ladder import PROCESS
+from experiments.quickstart import coarse_grids
+from mlem_jax import plan, steps
+from mlem_jax.levels import Levels
+from mlem_jax.noise import brownian_path, snr_clock, store_path
+from mlem_jax.solve import solve
+
+# diffusers hands PyTorch's tensors to numpy in a way that numpy is giving up.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+FINE = courses.fine_grid(1000)
+GRIDS = {"uniform": peer_solvers.even_grid(FINE, 20), "log-SNR": coarse_grids(FINE, 20)["log-SNR"]}
+
+
+def level(params, x, t):
+    """Nonlinear, and neither odd nor even in x."""
+    return jnp.tanh(params * x + 0.3 * jnp.cos(3 * t))
+
+
+NETWORK = peer_solvers.Network(level, jnp.float32(1.3))
+
+
+@pytest.fixture
+def start():
+    return jax.random.normal(jax.random.key(0), (3, 4, 4, 3), jnp.float32)
+
+
+def ours(table, x, noise=None):
+    one = Levels((level,), (1.0,))
+    return solve(one, (NETWORK.args[0],), x, table, plan.full_plan(len(table.t), 1, 1), noise)
+
+
+def noise_on(grid, x):
+    clocks = snr_clock(PROCESS, FINE), snr_clock(PROCESS, grid)
+    return store_path(brownian_path(jax.random.key(1), *clocks, samples=jnp.arange(len(x))), x)
+
+
+def assert_same(found, expected):
+    assert float(jnp.abs(found - expected).max()) < 1e-5
+
+
+def test_their_ddim_is_ours(start):
+    pytest.importorskip("diffusers")
+    found = peer_solvers.ddim(FINE, 20)(NETWORK, start, None)
+    assert_same(found, ours(steps.ddim(PROCESS, GRIDS["uniform"]), start))
+
+
+@pytest.mark.parametrize("kind", GRIDS)
+def test_their_ddpm_along_our_path_is_ours(start, kind):
+    pytest.importorskip("diffusers")
+    grid, noise = GRIDS[kind], noise_on(GRIDS[kind], start)
+    found = peer_solvers.ddpm(FINE, grid)(NETWORK, start, noise)
+    assert_same(found, ours(steps.ddpm(PROCESS, grid), start, noise))
+
+
+@pytest.mark.parametrize("kind", GRIDS)
+@pytest.mark.parametrize("churn", [0.0, 1.0])
+def test_their_dpm_solver_is_ours_in_both_forms(start, kind, churn):
+    pytest.importorskip("diffusers")
+    # With their end of the process: ours has an infinite log-SNR at t = 1.
+    capped = PROCESS._replace(
+        alpha=lambda t: jnp.sqrt(jnp.maximum(PROCESS.alpha(t) ** 2, peer_solvers.FLOOR))
+    )
+    grid, noise = GRIDS[kind], noise_on(GRIDS[kind], start) if churn else None
+    found = peer_solvers.dpm_solver(FINE, grid, noisy=churn > 0)(NETWORK, start, noise)
+    assert_same(found, ours(steps.dpm_solver_2m(capped, grid, churn=churn), start, noise))
+
+
+@pytest.mark.parametrize("kind", GRIDS)
+def test_unipc_of_first_order_without_its_corrector_is_ddim(start, kind):
+    pytest.importorskip("diffusers")
+    grid = GRIDS[kind]
+    solver = peer_solvers.unipc(FINE, grid, solver_order=1, disable_corrector=list(range(20)))
+    assert_same(solver(NETWORK, start, None), ours(steps.ddim(PROCESS, grid), start))
+
+
+def test_unipc_is_closer_to_the_fine_solution_than_first_order(start):
+    pytest.importorskip("diffusers")
+    exact = ours(steps.dpm_solver_2m(PROCESS, FINE), start)
+    grid = coarse_grids(FINE, 40)["log-SNR"]
+    found = peer_solvers.unipc(FINE, grid)(NETWORK, start, None)
+    first = ours(steps.ddim(PROCESS, grid), start)
+    assert float(jnp.abs(found - exact).mean()) < 0.3 * float(jnp.abs(first - exact).mean())
+
+
+def test_diffrax_euler_is_our_euler_maruyama_of_the_ode(start):
+    pytest.importorskip("diffrax")
+    grid = steps.uniform_grid(0.99, 0.01, 20)
+    found = peer_solvers.diffrax_euler(grid)(NETWORK, start, None)
+    assert_same(found, ours(steps.diffusion_euler_maruyama(PROCESS, grid, churn=0.0), start))
+
+
+@pytest.mark.parametrize(("solver", "count"), [("diffrax_euler", 8), ("diffrax_heun", 15)])
+def test_diffrax_pays_what_is_said(start, solver, count):
+    pytest.importorskip("diffrax")
+    ran = []
+
+    def counted(params, x, t):
+        jax.debug.callback(lambda: ran.append(1))
+        return level(params, x, t)
+
+    network = peer_solvers.Network(counted, jnp.float32(1.3))
+    end = getattr(peer_solvers, solver)(peer_solvers.even_grid(FINE, 8))(network, start, None)
+    jax.block_until_ready(end)
+    jax.effects_barrier()
+    assert len(ran) == count
+
+
+def test_a_fresh_machine_is_told_in_one_line_what_to_install(monkeypatch):
+    monkeypatch.setattr(peer_solvers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="torch, diffusers, diffrax not found; install"):
+        peers.main(peers.Settings(tiny=True))
+
+
+def test_an_even_grid_divides_the_fine_one():
+    with pytest.raises(ValueError, match="a count that divides 1000 fine steps, got 7"):
+        peer_solvers.even_grid(FINE, 7)
+
+
+def test_distances_of_normal_features_are_the_closed_forms():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(40_000, 3)), 2 * rng.normal(size=(40_000, 3)) + [1, 0, 0]
+    assert distances.frechet(a, b) == pytest.approx(1 + 3 * (2 - 1) ** 2, rel=0.02)
+    # W2 of each projection: (u_1)^2 + 1, its mean over directions 1/3 + 1.
+    directions = rng.normal(size=(3, 400))
+    directions /= np.linalg.norm(directions, axis=0)
+    found = distances.sorted_distance(a @ directions, b @ directions)
+    assert found**2 == pytest.approx(4 / 3, rel=0.03)
+
+
+def test_the_kernel_distance_of_equal_distributions_is_0_in_the_mean():
+    rng = np.random.default_rng(0)
+    values = [distances.kernel_mmd(*rng.normal(size=(2, 50, 4))) for _ in range(200)]
+    assert abs(np.mean(values)) < 3 * np.std(values) / 200**0.5
+    assert distances.kernel_mmd(rng.normal(size=(50, 4)), 1 + rng.normal(size=(50, 4))) > 0.3
+
+
+def test_an_interval_is_students():
+    told = distances.interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert told["mean"] == 3
+    assert told["half_width"] == pytest.approx(2.776 * (2.5 / 5) ** 0.5, rel=1e-3)
+
+
+def test_a_crossing_is_found_between_the_points():
+    def row(method, cost, error):
+        return {"method": method, "parameters": {"steps": cost}, "cost": cost,
+                "picture_errors": [error, error]}  # fmt: skip
+
+    # error = 8/cost^2 and 1/cost: the first is closer above cost 8.
+    rows = [row("a", c, 8 / c**2) for c in np.geomspace(2, 32, 201).tolist()]
+    rows += [row("b", c, 1 / c) for c in (1.0, 64.0)]
+    found = crossings.compare(rows, ["a"], ["b"])
+    assert found["compared"] == [2, 32]
+    ((first, last),) = found["closer"]
+    assert first == pytest.approx(8, rel=0.03)
+    assert last == pytest.approx(32)
+    assert found["nearest"]["ratio"] == pytest.approx(8 / 32)
+    assert "from cost 8 to 32 (of 2 to 32)" in crossings.sentence(found)
+    assert "nowhere" in crossings.sentence(crossings.compare(rows, ["b"], ["b"]))
+    assert crossings.compare(rows, ["a"], ["none"]) is None
+    # Of two points alone nothing is known between them.
+    ends = crossings.compare([rows[0], *rows[200:]], ["a"], ["b"])
+    assert ends["closer"] == [[pytest.approx(32), pytest.approx(32)]]
+
+
+def test_features_are_trained_shipped_and_loaded(tmp_path):
+    data = tiny.random_pictures(tmp_path / "pictures.npz")
+    settings = train_features.Settings(data=data, out=tmp_path / "features", size=8, epochs=1,
+                                       batch=16)  # fmt: skip
+    with jax.enable_x64(False):
+        train_features.main(settings)
+        found = train_features.load_features(settings.out)(jnp.zeros((2, 8, 8, 3)))
+    assert found.shape == (2, 64)
+    assert "named correctly, held out" in (settings.out / "README.md").read_text()
+    np.savez(tmp_path / "bare.npz", images=np.zeros((20, 8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match="the traits of each picture"):
+        train_features.main(dataclasses.replace(settings, data=tmp_path / "bare.npz"))
+
+
+HEADS = {"euler", "two-step", "dpm-solver", "unipc", "ddim", "diffrax euler", "diffrax heun",
+         "switch", "switch on two-step", "ml-em of the paper", "ml-em", "ml-em on two-step",
+         "ml-em stacked on two-step"}  # fmt: skip
+NUMBER = (int, float)
+SCHEMA = {"process": str, "sampler": str, "method": str, "draw": int, "parameters": dict,
+          "evaluations": list, "cost": NUMBER, "mse": NUMBER, "picture_errors": list,
+          "seconds": NUMBER, "best": bool, "distances": (dict, type(None))}  # fmt: skip
+
+
+def test_everything_runs_on_random_networks_and_keeps_its_schema(tmp_path):
+    pytest.importorskip("diffusers")
+    pytest.importorskip("diffrax")
+    with jax.enable_x64(False):
+        peers.main(peers.Settings(tiny=True, samplers=("ddim",), out=tmp_path))
+    result = json.loads((tmp_path / "peers.json").read_text())
+    assert set(result) == {"machine", "settings", "costs", "seconds", "data against data",
+                           "crossings", "paired", "conclusions", "rows"}  # fmt: skip
+    for row in result["rows"]:
+        assert set(row) == set(SCHEMA)
+        assert all(isinstance(row[name], kind) for name, kind in SCHEMA.items())
+        assert row["cost"] == pytest.approx(np.dot(row["evaluations"], result["costs"]), rel=1e-5)
+        for each in (row["distances"] or {}).values():
+            assert set(each) == {"mean", "half_width"}
+    assert {row["method"].split(",")[0] for row in result["rows"]} == HEADS
+    assert any(row["distances"] for row in result["rows"])
+    assert set(result["data against data"]) == set(distances.METRICS)
+    for line in result["crossings"]:
+        assert set(line) == {"process", "ml-em", "against", "compared", "closer", "nearest"}
+
+    # The same update under two names, along the same path.
+    def errors(name):
+        return [row["mse"] for row in result["rows"] if row["method"] == name]
+
+    assert errors("ddim, uniform") == pytest.approx(errors("euler, uniform"), rel=1e-3)
+    assert (tmp_path / "peers.png").stat().st_size > 5000
