@@ -24,7 +24,7 @@ from experiments import courses, pilot, runs
 from experiments.courses import Course, Method
 from experiments.curves import Pictures, Points, curve, summarise, summary_table
 from experiments.gates import effects_at, families
-from experiments.ladder import SHIPPED, Ladder, load
+from experiments.ladder import PROCESS, SHIPPED, Ladder, load
 from experiments.machine import machine
 from experiments.panels import PAPERS, draw_panels
 from experiments.quickstart import coarse_grids
@@ -156,7 +156,8 @@ def compare(
         *second_order_alone(name, ladder, counts, fine),
     ]
     for count in settings.base_steps:
-        base = steps.subgrid(fine, courses.fine_grid(count))
+        grids = coarse_grids(fine, count)
+        base = grids["uniform"]
         shares = stack_shares(stack, SAMPLERS[name].table(base).t)
         for chosen in ((), settings.few):
             own = courses.rungs_of(ladder, chosen)
@@ -167,6 +168,14 @@ def compare(
                     methods += plain(name, own, chosen, effects, budget, base, settings)
                     if not chosen:
                         methods += stacked(name, own, effects, shares, budget, base, settings)
+                        continue
+                    # The grid on which the peers of diffusion sampling are at their best.
+                    other = grids["log-SNR"]
+                    moved = effects_on(name, own, chosen, other, settings)
+                    methods += [
+                        method._replace(name=f"{method.name}, log-SNR")
+                        for method in plain(name, own, chosen, moved, budget, other, settings)
+                    ]
 
     def judged() -> tuple[Course, None]:
         def targets(table: Steps) -> dict[str, Plan]:
@@ -296,6 +305,17 @@ def effects_of(
         )  # fmt: skip
         pilot.save_effects(file, np.asarray(table.t), np.asarray(effects))
     return effects_at(file, np.asarray(SAMPLERS[name].table(base).t))
+
+
+def effects_on(
+    name: str, own: Ladder, chosen: tuple[int, ...], grid: Grid, settings: Settings
+) -> np.ndarray:
+    """Effects of a pilot run, which steps evenly, on a grid that need not: as the gains squared."""
+    table = SAMPLERS[name].table(grid)
+    even = SAMPLERS[name].table(steps.uniform_grid(PROCESS.end, 0.0, settings.base_steps[-1]))
+    gain = np.interp(table.t, np.asarray(even.t)[::-1], np.asarray(even.gain)[::-1])
+    found = effects_of(name, own, chosen, grid, settings)
+    return found * (np.asarray(table.gain) / gain)[:, None] ** 2
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 Rows are dicts as `experiments.courses` writes them.
 """
 
-from typing import Any
+import re
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -14,64 +15,82 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-RIVALS = {
-    "Euler-Maruyama, level 4, uniform": ("0.0", "-"),
-    "Euler-Maruyama, level 4, log-SNR": ("0.0", ":"),
-    "second-order, level 4, log-SNR": ("0.55", "-"),
-}
-"""Drawn in every panel: colour and line."""
 PAPERS = ("inverse cost, independent", "theory, independent", "learned, independent")
-"""Of them the draws chosen best of 15, as stars in every panel."""
-THEMES = {
-    "draws, levels 1-4": (
-        "pilot, independent", "pilot, nested independent", "pilot, systematic",
-        "pilot, nested systematic", "pilot, midpoint", "pilot, midpoint, cell weights",
-    ),
-    "second order, levels 1-4": (
-        "pilot, trapezoid", "pilot, midpoint, second-order base",
-        "pilot, trapezoid, second-order base",
-    ),
-    "levels 2 and 4": (
-        "switch, levels 2 4", "pilot, systematic, levels 2 4", "pilot, midpoint, levels 2 4",
-        "pilot, trapezoid, levels 2 4", "pilot, trapezoid, second-order base, levels 2 4",
-    ),
-    "stacked ladder, levels 1-4": (
-        "pilot, independent, stacked", "pilot, midpoint, stacked", "pilot, trapezoid, stacked",
-        "pilot, trapezoid, second-order base, stacked",
-    ),
-}  # fmt: skip
-"""What is shown together."""
+"""The paper's; of their draws those chosen best of 15 are stars in every panel."""
+RIVALS = {
+    "Euler-Maruyama, {top}, uniform": {"color": "k"},
+    "Euler-Maruyama, {top}, log-SNR": {"color": "k", "linestyle": ":"},
+    "second-order, {top}, log-SNR": {"color": "0.55"},
+}
+"""Drawn in every panel."""
+DRAWS = (
+    "pilot, independent", "pilot, nested independent", "pilot, systematic",
+    "pilot, nested systematic", "pilot, midpoint", "pilot, midpoint, cell weights",
+)  # fmt: skip
+HELD = ("pilot, trapezoid", "pilot, midpoint, second-order base",
+        "pilot, trapezoid, second-order base")  # fmt: skip
+BEST = ("pilot, systematic", "pilot, midpoint, cell weights", "pilot, trapezoid",
+        "pilot, trapezoid, second-order base")  # fmt: skip
+STACKED = ("pilot, independent", "pilot, midpoint", "pilot, trapezoid",
+           "pilot, trapezoid, second-order base")  # fmt: skip
+
+
+class Theme(NamedTuple):
+    """What is shown together: some methods, whose names all end alike in the rows."""
+
+    title: str
+    methods: tuple[str, ...]
+    ending: str = ""
+
+
+def themes(rows: list[dict[str, Any]]) -> list[Theme]:
+    """The panels that the rows have something for."""
+    few = {ending for row in rows for ending in re.findall(r", levels [\d ]+", row["method"])}
+    shorter = [
+        theme
+        for ending in sorted(few)
+        for theme in (
+            Theme(ending[2:], ("switch", *BEST), ending),
+            Theme(f"{ending[2:]}, log-SNR base", BEST, f"{ending}, log-SNR"),
+        )
+    ]
+    every = [Theme("draws, all levels", DRAWS), Theme("second order, all levels", HELD), *shorter,
+             Theme("stacked ladder, all levels", STACKED, ", stacked")]  # fmt: skip
+    names = {row["method"] for row in rows}
+    return [own for own in every if names & {name + own.ending for name in own.methods}]
 
 
 def draw_panels(file: str, rows: list[dict[str, Any]]) -> None:
     """Medians over draws; of each method only the points that none of its own beats for less."""
-    samplers = list(dict.fromkeys(row["sampler"] for row in rows))
+    samplers, shown = list(dict.fromkeys(row["sampler"] for row in rows)), themes(rows)
     figure, axes = plt.subplots(
-        len(samplers), len(THEMES), figsize=(3.9 * len(THEMES), 3.2 * len(samplers) + 1.4),
+        len(samplers), len(shown), figsize=(3.5 * len(shown), 3.2 * len(samplers) + 1.4),
         sharex=True, sharey="row", squeeze=False,
     )  # fmt: skip
     for line, sampler in enumerate(samplers):
         own = [row for row in rows if row["sampler"] == sampler]
-        for column, (theme, methods) in enumerate(THEMES.items()):
-            axis = axes[line][column]
+        for axis, theme in zip(axes[line], shown, strict=True):
             draw_rivals(axis, own)
-            for method in methods:
-                draw_curve(axis, own, method, shown(method, theme), linewidth=1.5)
-            axis.set_title(f"{sampler.upper()}: {theme}", fontsize=10)
+            for name in theme.methods:
+                draw_curve(axis, own, name + theme.ending, name, linewidth=1.5)
+            axis.set_title(f"{sampler.upper()}: {theme.title}", fontsize=9)
             axis.grid(alpha=0.3, which="both")
         axes[line][0].set_ylabel("mean squared error")
     for axis in axes[-1]:
         axis.set_xlabel("cost, evaluations of the top level")
         axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
     figure.tight_layout()
-    figure.savefig(file, dpi=120)
+    figure.savefig(file, dpi=110)
     plt.close(figure)
 
 
 def draw_rivals(axis: Axes, own: list[dict[str, Any]]) -> None:
     """The top level alone, and what the paper's best draws reach."""
-    for method, (color, line) in RIVALS.items():
-        draw_curve(axis, own, method, method, color=color, linestyle=line, linewidth=1.2)
+    told = re.findall(r"Euler-Maruyama, level (\d+)", " ".join(row["method"] for row in own))
+    top = f"level {max(map(int, told))}"
+    for method, style in RIVALS.items():
+        name = method.format(top=top)
+        draw_curve(axis, own, name, name, linewidth=1.2, **style)
     stars = [point for method in PAPERS for point in curve(own, method, "best")]
     if stars:
         axis.loglog(*np.array(frontier(stars)).T, "k*", markersize=7,
@@ -84,10 +103,3 @@ def draw_curve(
     """One method, if it is there."""
     if points := curve(own, method, "median"):
         axis.loglog(*np.array(frontier(points)).T, marker=".", label=label, **style)
-
-
-def shown(method: str, theme: str) -> str:
-    """A method's name without what the title of its panel says already."""
-    for said in (", levels 2 4", ", stacked") if "1-4" not in theme or "stacked" in theme else ():
-        method = method.replace(said, "")
-    return method

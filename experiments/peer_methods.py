@@ -13,14 +13,14 @@ import numpy as np
 
 from experiments import courses, peer_solvers
 from experiments.compare_draws import Settings as PilotSettings
-from experiments.compare_draws import effects_of, two_step
+from experiments.compare_draws import effects_on
 from experiments.courses import Course, Method, NoiseAlong
 from experiments.gates import families
-from experiments.ladder import PROCESS, Ladder
+from experiments.ladder import Ladder
 from experiments.peer_solvers import Network, Peer
 from experiments.quickstart import coarse_grids
-from experiments.samplers import SAMPLERS
-from mlem_jax import draws, plan, steps
+from experiments.samplers import SAMPLERS, two_step
+from mlem_jax import draws, plan
 from mlem_jax.evaluate import square_errors
 from mlem_jax.hold import open_first, trapezoid_plan
 from mlem_jax.stack import Stack, stack_price, stack_shares
@@ -40,7 +40,6 @@ FAMILIES = {
 """Heads of names that are one curve together; those of ML-EM are the last three."""
 RATIOS = (0.25, 0.5, 0.75)
 """Share of the steps that a switch gives to the small network."""
-PILOT_STEPS = 100
 
 
 class Asked(NamedTuple):
@@ -133,7 +132,7 @@ def switches(name: str, ladder: Ladder, grid: Grid, kind: str, asked: Asked) -> 
 def multilevel(name: str, ladder: Ladder, grid: Grid, kind: str, asked: Asked) -> Iterator[Method]:
     """The paper's gates and draws on all levels; pilot gates and even draws on few of them."""
     count, few = len(grid) - 1, courses.rungs_of(ladder, asked.few)
-    effects = effects_on(name, few, asked.few, grid, asked)
+    effects = effects_on(name, few, asked.few, grid, asked.pilot)
     papers = families(ladder, count, np.ones((count, len(ladder.losses))))["inverse cost"]
     pilot, two = families(few, count, effects)["pilot"], two_step(name)
     keys = jax.random.split(jax.random.key(asked.seed + 1), asked.draws)
@@ -158,7 +157,7 @@ def stacked(
     """The stacked ladder of all levels, held, on the two-step table."""
     count, table = len(grid) - 1, SAMPLERS[name].table(grid)
     shares = stack_shares(stack, table.t)
-    shrunk = effects_on(name, ladder, (), grid, asked) * np.asarray(shares) ** 2
+    shrunk = effects_on(name, ladder, (), grid, asked.pilot) * np.asarray(shares) ** 2
     shrunk[:, 0] = np.inf
     family, two = families(ladder, count, shrunk)["pilot"], two_step(name)
     expected = partial(stack_price, shares=shares)
@@ -175,17 +174,6 @@ def stacked(
 def payable(ladder: Ladder, count: int, budget: float) -> bool:
     """Whether there is something to choose: more than the bottom, less than the top, everywhere."""
     return 1.3 * ladder.levels.costs[0] * count < budget < 0.9 * count
-
-
-def effects_on(
-    name: str, own: Ladder, chosen: tuple[int, ...], grid: Grid, asked: Asked
-) -> np.ndarray:
-    """Effects of a pilot run, which steps evenly, on a grid that need not: as the gains squared."""
-    table = SAMPLERS[name].table(grid)
-    even = SAMPLERS[name].table(steps.uniform_grid(PROCESS.end, 0.0, PILOT_STEPS))
-    gain = np.interp(table.t, np.asarray(even.t)[::-1], np.asarray(even.gain)[::-1])
-    found = effects_of(name, own, chosen, grid, asked.pilot)
-    return found * (np.asarray(table.gain) / gain)[:, None] ** 2
 
 
 def kept_noise() -> NoiseAlong:

@@ -1,5 +1,7 @@
 """Double precision in every test: identities are then tested to 1e-12."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +15,13 @@ jax.config.update("jax_enable_x64", True)
 
 def pytest_configure(config):
     """Most of the time goes into compiling: what one test has compiled, the others take over."""
-    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    for name, value in {
+        "jax_compilation_cache_dir": str(config.cache.mkdir("jax")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)  # Of what tests start as processes of their own.
 
 
 @pytest.fixture
