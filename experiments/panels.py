@@ -29,8 +29,8 @@ DRAWS = (
 )  # fmt: skip
 HELD = ("pilot, trapezoid", "pilot, midpoint, second-order base",
         "pilot, trapezoid, second-order base")  # fmt: skip
-BEST = ("pilot, systematic", "pilot, midpoint, cell weights", "pilot, trapezoid",
-        "pilot, trapezoid, second-order base")  # fmt: skip
+BEST = ("pilot, systematic", "pilot, midpoint", "pilot, midpoint, second-order base",
+        "pilot, trapezoid", "pilot, trapezoid, second-order base")  # fmt: skip
 STACKED = ("pilot, independent", "pilot, midpoint", "pilot, trapezoid",
            "pilot, trapezoid, second-order base")  # fmt: skip
 
