@@ -116,7 +116,11 @@ def draw(file: str, samplers: dict[str, dict[str, Any]]) -> None:
             axis.loglog(paid, level * paid ** (-1 / fit["value"]), f"C{number}-", linewidth=1)
         axis.set_title(name.upper())
         axis.set_xlabel({"FLOPs": "MFLOP an image", "time": "milliseconds an image"}[cost])
-        axis.grid(alpha=0.3, which="both")
+        axis.minorticks_off()  # Their labels would run into each other.
+        paid = own["costs"][cost][:-1]
+        axis.set_xticks(paid, [f"{value:.2g}" for value in paid])
+        axis.set_yticks(shares := (0.05, 0.1, 0.2, 0.4, 0.8), [f"{value:g}" for value in shares])
+        axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
     axes[0][0].set_ylabel("error of a level, root mean square")
     figure.tight_layout()

@@ -23,12 +23,21 @@ def machine() -> str:
 
 def provenance(module: str) -> dict[str, str]:
     """Machine, versions, commit and command: what it takes to make a figure again."""
-    asked = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    commit = asked_of_git("rev-parse", "HEAD") or "unknown"
+    if asked_of_git("status", "--porcelain", "--", ".", "../mlem_jax"):
+        commit += ", with changes"
     command = shlex.join(["python", "-m", module, *map(as_typed, sys.argv[1:])])
-    return {"machine": machine(), "commit": asked.stdout.strip() or "unknown", "command": command}
+    return {"machine": machine(), "commit": commit, "command": command}
+
+
+def asked_of_git(*words: str) -> str:
+    """What git says in the folder of the experiments; nothing where there is no git."""
+    try:
+        asked = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True,
+                               text=True, check=False)  # fmt: skip
+    except FileNotFoundError:
+        return ""
+    return asked.stdout.strip()
 
 
 def as_typed(argument: str) -> str:
