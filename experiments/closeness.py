@@ -21,9 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import courses, runs
-from experiments.compare_draws import ALONE, second_order_alone
+from experiments.compare_draws import ALONE
 from experiments.courses import Course, Method
 from experiments.curves import Points, curve, ratio
+from experiments.draw_methods import second_order_alone
 from experiments.ladder import SHIPPED, Ladder, load
 from experiments.machine import machine
 from experiments.quickstart import coarse_grids

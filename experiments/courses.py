@@ -230,6 +230,11 @@ def rungs_of(ladder: Ladder, chosen: tuple[int, ...]) -> Ladder:
     return ladder._replace(levels=levels, params=pick(ladder.params), losses=pick(ladder.losses))
 
 
+def suffix(chosen: tuple[int, ...]) -> str:
+    """What the name of a method on a shorter ladder ends with."""
+    return f", levels {' '.join(map(str, chosen))}" if chosen else ""
+
+
 def fine_grid(count: int) -> Grid:
     """The finest grid, uniform in time."""
     return steps.uniform_grid(PROCESS.end, 0.0, count)

@@ -12,9 +12,8 @@ import jax
 import numpy as np
 
 from experiments import courses, peer_solvers
-from experiments.compare_draws import Settings as PilotSettings
-from experiments.compare_draws import effects_on
 from experiments.courses import Course, Method, NoiseAlong
+from experiments.effects import Piloted, effects_on
 from experiments.gates import families
 from experiments.ladder import Ladder
 from experiments.peer_solvers import Network, Peer
@@ -63,7 +62,7 @@ class Asked(NamedTuple):
     early: tuple[int, ...]
     draws: int
     seed: int
-    pilot: PilotSettings
+    pilot: Piloted
 
 
 def head(name: str) -> str:

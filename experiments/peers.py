@@ -20,8 +20,9 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from experiments import compare_draws, courses, peer_distances, peer_figures, runs, tiny
+from experiments import courses, peer_distances, peer_figures, runs, tiny
 from experiments.crossings import compare, sentence
+from experiments.effects import Piloted
 from experiments.ladder import SHIPPED, Ladder, load
 from experiments.machine import machine
 from experiments.peer_distances import DATA, Judged, Sampled
@@ -30,6 +31,9 @@ from experiments.peer_solvers import missing, top_network
 from mlem_jax.plan import Plan
 from mlem_jax.stack import load_stack, stack_shares, stack_top
 from mlem_jax.steps import Steps
+
+PILOT_STEPS = 100
+"""Of the run that measures the effects."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,9 +179,7 @@ def judged_sampler(
 
 def asked_of(settings: Settings) -> Asked:
     """How many of each method."""
-    pilot = compare_draws.Settings(
-        runs=settings.runs, images=settings.pilot_images, base_steps=(100,)
-    )
+    pilot = Piloted(settings.runs, settings.pilot_images, PILOT_STEPS)
     return Asked(settings.counts, settings.base_steps, settings.budgets, settings.few,
                  settings.early, settings.draws, settings.seed, pilot)  # fmt: skip
 

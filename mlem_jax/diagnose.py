@@ -163,6 +163,9 @@ def _check_asked(certain: int, **spread: int) -> None:
 def _checked_budget(
     costs: tuple[float, ...], count: int, budget: float | None, certain: int
 ) -> float:
+    if costs[0] == costs[-1]:
+        raise ValueError(f"expected a ladder of two levels or more, of different cost, got costs "
+                         f"{costs}; there is nothing to choose between")  # fmt: skip
     least, most = count * costs[0] * certain, count * costs[-1]
     chosen = count * math.sqrt(costs[0] * costs[-1]) if budget is None else budget
     if not least < chosen < most:

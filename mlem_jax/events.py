@@ -158,6 +158,9 @@ def _read(table: Callable[[Grid], Steps], times: Grid) -> _Linear:
     # In double precision: the gains of tiny steps are compared with each other.
     with jax.enable_x64(True):
         steps = table(times)
+        if steps.previous is not None:
+            raise ValueError("expected one-step steps for events, got a two-step method; give its "
+                             "one-step form, exponential_euler")  # fmt: skip
         return _Linear(np.asarray(steps.scale), np.asarray(steps.gain))
 
 

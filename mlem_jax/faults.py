@@ -31,7 +31,8 @@ def solve_checked(
     """
     for k, own in enumerate(params):
         for name, leaf in jax.tree_util.tree_leaves_with_path(own):
-            if not np.isfinite(np.asarray(leaf)).all():
+            number = jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.inexact)
+            if number and not np.isfinite(np.asarray(leaf)).all():
                 raise FloatingPointError(
                     f"level {k + 1} has a parameter that is not finite: "
                     f"{jax.tree_util.keystr(name)}"

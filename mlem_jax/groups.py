@@ -16,22 +16,25 @@ from mlem_jax.draws import Draw
 from mlem_jax.levels import Levels, split_conditions
 from mlem_jax.noise import BrownianPath
 from mlem_jax.plan import Plan, draw_plan
-from mlem_jax.problem import check_problem
+from mlem_jax.problem import check_problem, check_samples
 from mlem_jax.solve import run_unchecked
 from mlem_jax.steps import Steps
 from mlem_jax.types import Key, Logits, Params, State
 
 
-def draw_plans(draw: Draw, logits: Logits, key: Key, count: int) -> Plan:
+def draw_plans(draw: Draw, logits: Logits, key: Key | None, count: int) -> Plan:
     """`count` plans of the same gates, stacked along a leading axis; number i from fold_in(key, i).
 
-    With `systematic` each has offsets of its own.
+    With `systematic` each has offsets of its own; with `midpoint`, which needs no key, all are one.
 
     Raises:
         ValueError: if `count` is not positive.
     """
     if count < 1:
         raise ValueError(f"expected at least one draw, got {count}")
+    if key is None:  # All alike, as `midpoint` draws them.
+        one = draw_plan(draw, logits, None)
+        return jax.tree.map(lambda table: jnp.broadcast_to(table, (count, *table.shape)), one)
     numbers = jnp.arange(count)
     return jax.vmap(lambda number: draw_plan(draw, logits, jax.random.fold_in(key, number)))(
         numbers
@@ -60,7 +63,12 @@ def solve_groups(
         ValueError: as `solve`, and if the samples cannot be cut into the groups, or the noise is
             stored.
     """
+    if plans.weights.ndim != 3:
+        raise ValueError(f"expected plans stacked along a leading axis, weights [groups, steps, "
+                         f"levels], got {list(plans.weights.shape)}; `solve` runs a single plan, "
+                         "`draw_plans` makes several")  # fmt: skip
     groups = len(plans.weights)
+    check_samples(x, params, noise)
     if len(x) % groups or not (noise is None or isinstance(noise, BrownianPath)):
         raise ValueError(
             f"expected a multiple of {groups} samples, one plan a group, and a path or no noise, "

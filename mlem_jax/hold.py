@@ -26,6 +26,7 @@ top level's: the error is that of a quadrature rule, of second order in the gaps
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from mlem_jax.plan import Held, Plan, drop_idle
@@ -59,11 +60,20 @@ def trapezoid_plan(fires: Fires, steps: Steps, shares: Weights | None = None) ->
 
 def open_first(fires: Fires) -> Fires:
     """The same openings, and all gates open at the first step, so that all is known from there."""
-    return fires.at[0].set(True)
+    return jnp.asarray(fires).at[0].set(True)
 
 
 def _catch_up(fires: Fires, steps: Steps, *, straight: bool) -> Float[Array, "steps levels"]:
-    """c[n, k]: weight, at an opening, of what its gap has missed; 0 where the gate is closed."""
+    """c[n, k]: weight, at an opening, of what its gap has missed; 0 where the gate is closed.
+
+    Of two-step steps a value's part in the next step is counted with its own: exact to leading
+    order in the steps, and where all gates are open at the first.
+    """
+    fires = jnp.asarray(fires)
+    given = fires.dtype, fires.shape
+    if given[0] != np.bool_ or len(given[1]) != 2 or given[1][0] != len(steps.t):
+        raise ValueError(f"expected openings, bool [{len(steps.t)} steps, levels], as a draw gives "
+                         f"them, got {given[0]}{list(given[1])}")  # fmt: skip
     gain = steps.gain if steps.previous is None else steps.gain + steps.previous
     levels = fires.shape[1]
 
@@ -72,7 +82,8 @@ def _catch_up(fires: Fires, steps: Steps, *, straight: bool) -> Float[Array, "st
         t, scale, own, opens = row
         span = jnp.where(known, t - since, 1)
         missed = jnp.where(known, risen / span if straight else 0, flat)
-        caught = jnp.where(opens, scale * missed / own, 0)
+        # A step of no gain cannot catch up: what it missed stays missed.
+        caught = jnp.where(opens & (own != 0), scale * missed / jnp.where(own == 0, 1, own), 0)
         # A gap begins at its opening; the contributions of its steps decay as the state does.
         known, since = known | opens, jnp.where(opens, t, since)
         flat, risen = jnp.where(opens, 0, flat), jnp.where(opens, 0, risen)

@@ -154,10 +154,20 @@ def effect_gates(
         costs: of one evaluation of each level.
         scale: C; with `plan.fit_budget` from a budget.
         power: 1/2 for independent draws, 1/3 for even ones (`systematic`, `midpoint`).
+
+    Raises:
+        ValueError: if the effects are not [steps, levels] for these costs, or the scale is not
+            above 0.
     """
     check_costs(costs)
+    effects = jnp.asarray(effects, jnp.result_type(float))
+    if effects.ndim != 2 or effects.shape[1] != len(costs):
+        raise ValueError(f"expected effects [steps, {len(costs)} levels], one level a cost, got "
+                         f"shape {list(effects.shape)}")  # fmt: skip
+    if not scale > 0:
+        raise ValueError(f"expected a scale above 0, got {scale}")
     return table_gates(effect_chances(
-        jnp.asarray(effects), jnp.asarray(costs, jnp.result_type(float)), scale, power
+        effects, jnp.asarray(costs, jnp.result_type(float)), scale, power
     ))  # fmt: skip
 
 
@@ -187,19 +197,30 @@ def fit_error(family: Callable[[float], Logits], effects: Effects, error: float)
         error: mean square, over entries and samples, as `predict_error` says it.
 
     Raises:
-        ValueError: if the error is not above 0, which only certain gates have.
+        ValueError: if the error is not above 0, which only certain gates have, or more than the
+            gates have that are all but closed, or the effects hold a NaN.
     """
     if not 0 < error < float("inf"):
         raise ValueError(f"expected an error above 0 and finite, got {error}")
+    if jnp.isnan(effects).any():
+        raise ValueError("expected effects without NaN; see which level returns it, and when, with "
+                         "solve_checked")  # fmt: skip
+
+    def predicted(log_scale: float) -> float:
+        return float(predict_error(effects, family(math.exp(log_scale))))
 
     def dear(log_scale: float) -> bool:
-        return float(predict_error(effects, family(math.exp(log_scale)))) < error
+        return predicted(log_scale) < error
 
-    low, high = 0.0, 0.0
-    while dear(low):
+    low = high = 0.0
+    # Below the scale of a sixtieth power of e no gate opens, above it none is closed.
+    while low > -60 and dear(low):
         low -= 1.0
-    while not dear(high):
+    while high < 60 and not dear(high):
         high += 1.0
+    if dear(low) or not dear(high):
+        raise ValueError(f"expected an error that the gates can have, from {predicted(high):.3g} "
+                         f"to {predicted(low):.3g}, got {error:.3g}")  # fmt: skip
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (low, middle) if dear(middle) else (middle, high)

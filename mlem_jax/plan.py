@@ -239,7 +239,7 @@ def fit_budget(
     # With idle evaluations dropped a certain ladder costs its top alone, which may be less than
     # a nearly certain one: search below the scale at which the budget is first met.
     low, high = math.log(1e-9 * min(costs)), math.log(1e-9 * min(costs))
-    if cost(low) > budget:
+    if not cost(low) <= budget:  # NaN is wrong as well.
         raise ValueError(
             f"expected a budget above {cost(low)}, the cost of the certain levels, got {budget}"
         )
@@ -269,8 +269,11 @@ def load_plan(file: str | Path) -> Plan:
     Raises:
         ValueError: if the file is not a plan.
     """
-    with np.load(file, allow_pickle=False) as arrays:
-        tables = {name: jnp.asarray(arrays[name]) for name in arrays.files}
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            tables = {name: jnp.asarray(arrays[name]) for name in arrays.files}
+    except (ValueError, TypeError, AttributeError, EOFError) as error:
+        raise ValueError(f"expected a plan as save_plan writes it, an .npz, in {file}") from error
     plain, held = {"weights", "needed"}, [f"held_{name}" for name in Held._fields]
     if set(tables) == plain:
         return Plan(tables["weights"], tables["needed"])

@@ -1,11 +1,12 @@
 """What a solve is given, and whether its parts fit together, before anything is compiled."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Shaped
 
-from mlem_jax.levels import Levels, check_levels
+from mlem_jax.levels import Levels, check_levels, split_conditions
 from mlem_jax.noise import BrownianPath
 from mlem_jax.plan import Plan
 from mlem_jax.steps import Steps
@@ -33,6 +34,9 @@ def check_problem(
     if plan.held is not None:
         tables |= {"held.weights": plan.held.weights, "held.renewed": plan.held.renewed,
                    "held.parts": plan.held.parts[..., 0]}  # fmt: skip
+        if plan.held.parts.shape != (count, ladder, ladder):
+            raise ValueError(f"expected plan.held.parts of shape {[count, ladder, ladder]}, got "
+                             f"{list(plan.held.parts.shape)}")  # fmt: skip
     for name, table in tables.items():
         if table.shape != (count, ladder):
             raise ValueError(
@@ -58,3 +62,20 @@ def check_problem(
             "expected noise for steps that are an SDE's, got None; give a path from "
             "noise.brownian_path, or steps with noise 0"
         )
+
+
+def check_samples(x: State, params: tuple[Params, ...], noise: Noise) -> None:
+    """As many samples on the path, and as many conditions, as there are starts; at least one.
+
+    Raises:
+        ValueError: if not.
+    """
+    if not x.ndim or not len(x):
+        raise ValueError(f"expected at least one start [batch, ...], got shape {list(x.shape)}")
+    if isinstance(noise, BrownianPath) and noise.samples.shape != (len(x),):
+        raise ValueError(f"expected a path of {len(x)} samples, one a start, got "
+                         f"{list(noise.samples.shape)}")  # fmt: skip
+    for leaf in jax.tree.leaves(split_conditions(params)[0]):
+        if not leaf.ndim or len(leaf) != len(x):
+            raise ValueError(f"expected conditions for {len(x)} samples, one a start, got shape "
+                             f"{list(leaf.shape)}")  # fmt: skip

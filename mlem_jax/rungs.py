@@ -74,7 +74,7 @@ def check_kept(kept: Sequence[int], ladder: int) -> None:
     Raises:
         ValueError: if they do not rise to the top level, or one is not there.
     """
-    if not kept or kept[0] < 1 or kept[-1] != ladder or (np.diff(kept) <= 0).any():
+    if not len(kept) or kept[0] < 1 or kept[-1] != ladder or (np.diff(kept) <= 0).any():
         raise ValueError(f"expected levels to keep that rise from 1 at the least to the top level "
                          f"{ladder}, got {tuple(kept)}")  # fmt: skip
 
@@ -87,7 +87,11 @@ def keep_levels(
     Raises:
         ValueError: if these are no such levels.
     """
+    kept = tuple(map(int, kept))
     check_kept(kept, len(levels.drifts))
+    if len(params) != len(levels.drifts):
+        raise ValueError(f"expected one pytree of params for each of {len(levels.drifts)} levels, "
+                         f"got {len(params)}")  # fmt: skip
     drifts = tuple(levels.drifts[level - 1] for level in kept)
     costs = tuple(levels.costs[level - 1] for level in kept)
     return Levels(drifts, costs), tuple(params[level - 1] for level in kept)

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 from numpy.typing import ArrayLike
 
-from mlem_jax.levels import Levels, split_conditions
+from mlem_jax.levels import Levels, check_levels, split_conditions
 from mlem_jax.process import Process, perturb
 from mlem_jax.stack import Stack
 from mlem_jax.steps import schedules
@@ -141,9 +141,16 @@ def data_products(
     Raises:
         ValueError: as `fit_stack`.
     """
+    check_levels(levels)
+    if len(params) != len(levels.drifts):
+        raise ValueError(f"expected one pytree of params for each of {len(levels.drifts)} levels, "
+                         f"got {len(params)}")  # fmt: skip
     times = _check_times(times)
+    if times[0] < 0 or times[-1] > process.end:
+        raise ValueError(f"expected times from 0 to the end of the process, {process.end}, got "
+                         f"from {times[0]} to {times[-1]}")  # fmt: skip
     data = jnp.asarray(data)
-    if data.ndim < 2 or not jnp.issubdtype(data.dtype, jnp.floating):
+    if data.ndim < 2 or not len(data) or not jnp.issubdtype(data.dtype, jnp.floating):
         raise ValueError(
             "expected data [count, ...] as floats, scaled as in training (pictures to [-1, 1]), "
             f"got {data.dtype}{list(data.shape)}"

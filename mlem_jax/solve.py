@@ -34,7 +34,7 @@ from jaxtyping import Array, Int, Shaped
 from mlem_jax.levels import Levels, split_conditions
 from mlem_jax.noise import BrownianPath, draw_increment
 from mlem_jax.plan import Plan
-from mlem_jax.problem import Noise, check_problem
+from mlem_jax.problem import Noise, check_problem, check_samples
 from mlem_jax.steps import Steps
 from mlem_jax.types import Drift, Params, Scalar, State
 
@@ -73,21 +73,29 @@ class Trajectory(NamedTuple):
     states: Shaped[Array, "kept *state"]
 
 
+_FORGETFUL = "expected a carry with `{0}`, which this {1} asks for, got None; make it with begin"
+
+
 def mlem_step(
     levels: Levels, params: tuple[Params, ...], carry: Carry, inputs: StepInputs
 ) -> Carry:
     """x' = scale x + gain F + previous F_before + noise xi,  F the multilevel estimate.
 
     Raises:
-        ValueError: if a level's result has not the state's shape and dtype.
+        ValueError: if a level's result has not the state's shape and dtype, or the carry has no
+            room for what the steps or the plan remember; `begin` makes one that has.
     """
     steps = inputs.steps
+    if inputs.plan.held is not None and carry.held is None:
+        raise ValueError(_FORGETFUL.format("held", "plan"))
     estimate, held = _estimate(levels, params, carry, steps.t, inputs.plan)
     x = steps.scale * carry.x + steps.gain * estimate
     if inputs.increment is not None:
         x = x + steps.noise * inputs.increment
-    if steps.previous is None or carry.previous is None:
+    if steps.previous is None:
         return Carry(x, held)
+    if carry.previous is None:
+        raise ValueError(_FORGETFUL.format("previous", "steps"))
     return Carry(x + steps.previous * carry.previous, held, estimate)
 
 
@@ -193,9 +201,11 @@ def solve_chunks(
         chunk: samples at a time.
 
     Raises:
-        ValueError: as `solve`, and if `chunk` is not positive or the noise is stored.
+        ValueError: as `solve`, and if `chunk` is not positive, the noise is stored, or samples,
+            their path and their conditions are not equally many.
     """
     check_problem(levels, params, x, steps, plan, noise)
+    check_samples(x, params, noise)
     if chunk < 1 or not (noise is None or isinstance(noise, BrownianPath)):
         raise ValueError(
             f"expected a positive chunk and a path or no noise, got chunk {chunk} and "
@@ -208,7 +218,7 @@ def run_unchecked(
     levels: Levels, params: tuple[Params, ...], x: State, steps: Steps, plan: Plan, noise: Noise
 ) -> State:
     """`solve` as it is compiled, for whoever has checked the problem."""
-    begun = _begin(levels, x, steps, plan)
+    begun = begin(levels, x, steps, plan)
     return _scan(levels, params, begun, steps, plan, noise, jnp.arange(len(steps.t))).x
 
 
@@ -230,7 +240,7 @@ def _solve_path(
         return carry, carry.x
 
     blocks = jnp.arange(len(steps.t)).reshape(-1, stride)
-    states = jax.lax.scan(stretch, _begin(levels, x, steps, plan), blocks)[1]
+    states = jax.lax.scan(stretch, begin(levels, x, steps, plan), blocks)[1]
     return jnp.concatenate([x[None], states])
 
 
@@ -269,8 +279,8 @@ def _costless(levels: Levels) -> Levels:
     return levels._replace(costs=())
 
 
-def _begin(levels: Levels, x: State, steps: Steps, plan: Plan) -> Carry:
-    """Nothing held yet: zeros, which the first renewal replaces."""
+def begin(levels: Levels, x: State, steps: Steps, plan: Plan) -> Carry:
+    """The carry before the first step. Nothing is held yet: zeros, until the first renewal."""
     held = None if plan.held is None else jnp.zeros((len(levels.drifts), *x.shape), x.dtype)
     return Carry(x, held, None if steps.previous is None else jnp.zeros_like(x))
 

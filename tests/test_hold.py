@@ -134,3 +134,16 @@ def test_states_on_the_way_know_what_was_held_before_them():
     for stride in (1, 2, 3):
         kept = solve_path(LEVELS, PARAMS, X, steps, made, stride=stride)
         np.testing.assert_allclose(kept.states[-1], end, rtol=1e-14)
+
+
+def test_a_step_of_no_gain_is_survived_and_what_are_no_openings_refused():
+    steps = sp.euler_maruyama(sp.uniform_grid(0.0, 1.0, 6))
+    steps = steps._replace(gain=steps.gain.at[3].set(0.0))
+    fires = fires_at(6, range(6), (0, 3, 5), (1, 3))
+    for make in (hold.hold_plan, hold.trapezoid_plan):
+        made = make(fires, steps)
+        assert jnp.isfinite(made.weights).all()
+        assert jnp.isfinite(made.held.weights).all()
+    for wrong in (fires[:5], fires[:, 0], fires.astype(float)):
+        with pytest.raises(ValueError, match=r"expected openings, bool \[6 steps, levels\]"):
+            hold.trapezoid_plan(wrong, steps)

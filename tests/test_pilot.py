@@ -121,3 +121,18 @@ def test_bad_pilots_are_refused():
     two = STEPS._replace(previous=STEPS.gain)
     with pytest.raises(ValueError, match="expected one-step steps for a pilot run"):
         pilot.measure_effects(LEVELS, PARAMS, X, two, key, PATH, stretches=8)
+
+
+def test_an_error_that_no_gates_have_is_refused():
+    def gates_of(effects):
+        return lambda scale: pilot.effect_gates(effects, (1.0, 4.0, 16.0), scale=scale)
+
+    alike = jnp.zeros((6, 3)).at[:, 0].set(jnp.inf)  # Levels that are all the same.
+    with pytest.raises(ValueError, match="expected an error that the gates can have, from 0 to 0"):
+        pilot.fit_error(gates_of(alike), alike, 1e-3)
+    with pytest.raises(ValueError, match="expected effects without NaN"):
+        pilot.fit_error(gates_of(alike), alike.at[0, 1].set(jnp.nan), 1e-3)
+    with pytest.raises(ValueError, match=r"expected effects \[steps, 2 levels\]"):
+        pilot.effect_gates(alike, (1.0, 4.0), scale=1.0)
+    with pytest.raises(ValueError, match="expected a scale above 0, got -1"):
+        pilot.effect_gates(alike, (1.0, 4.0, 16.0), scale=-1.0)

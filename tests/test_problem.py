@@ -1,12 +1,23 @@
 """What does not fit together is refused before anything is compiled."""
 
+import jax
 import jax.numpy as jnp
 import pytest
 
-from mlem_jax import plan
+from mlem_jax import plan, process
+from mlem_jax import steps as sp
+from mlem_jax.groups import solve_groups
 from mlem_jax.levels import Levels
 from mlem_jax.noise import brownian_path
-from mlem_jax.solve import solve, solve_chunks, solve_path
+from mlem_jax.solve import (
+    Carry,
+    StepInputs,
+    begin,
+    mlem_step,
+    solve,
+    solve_chunks,
+    solve_path,
+)
 from tests.problems import wavy
 from tests.test_solve import DRAWN, GRID, KEY, LEVELS, PARAMS, PATH, STEPS, X
 
@@ -53,3 +64,33 @@ def test_strides_and_chunks_that_do_not_fit_are_refused():
         solve_path(LEVELS, PARAMS, X, STEPS, DRAWN, PATH, stride=5)
     with pytest.raises(ValueError, match="expected a positive chunk"):
         solve_chunks(LEVELS, PARAMS, X, STEPS, DRAWN, PATH, chunk=0)
+
+
+def test_a_carry_without_the_memory_that_is_asked_for_is_refused():
+    steps = sp.dpm_solver_2m(process.cosine(), sp.uniform_grid(1.0, 0.1, 4))
+    levels = Levels((lambda params, x, t: params * x,), (1.0,))
+    own = plan.full_plan(4, 1, 1)
+    first = jax.tree.map(lambda table: table[0], (steps, own))
+    x = jnp.ones((2, 3))
+    inputs = StepInputs(first[0], first[1], None)
+    with pytest.raises(ValueError, match="expected a carry with `previous`"):
+        mlem_step(levels, (0.5,), Carry(x), inputs)
+    moved = mlem_step(levels, (0.5,), begin(levels, x, steps, own), inputs)
+    assert moved.previous is not None
+
+
+def test_samples_conditions_and_paths_go_together():
+    levels = Levels((lambda params, x, t: params * x,), (1.0,))
+    grid = sp.uniform_grid(0.0, 1.0, 4)
+    steps, own, x = (
+        sp.euler_maruyama(grid, lambda t: 0.1 + t),
+        plan.full_plan(4, 1, 1),
+        jnp.ones((4, 3)),
+    )
+    path = brownian_path(jax.random.key(0), grid, samples=jnp.arange(8))
+    with pytest.raises(ValueError, match=r"expected a path of 4 samples, one a start, got \[8\]"):
+        solve_chunks(levels, (0.5,), x, steps, own, path, chunk=2)
+    with pytest.raises(ValueError, match="expected at least one start"):
+        solve_chunks(levels, (0.5,), x[:0], steps, own, path, chunk=2)
+    with pytest.raises(ValueError, match="expected plans stacked along a leading axis"):
+        solve_groups(levels, (0.5,), x, steps, own, path)
