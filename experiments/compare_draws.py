@@ -21,7 +21,13 @@ from rich.console import Console
 from experiments import courses, runs
 from experiments.courses import Course
 from experiments.curves import Pictures, Points, curve, summarise, summary_table
-from experiments.draw_methods import plain, second_order_alone, stacked, switches
+from experiments.draw_methods import (
+    plain,
+    second_order_alone,
+    stacked,
+    stacked_alone,
+    switches,
+)
 from experiments.effects import Piloted, effects_of, effects_on
 from experiments.ladder import SHIPPED, Ladder, load
 from experiments.machine import machine
@@ -149,6 +155,7 @@ def compare(
     methods = [
         *courses.euler_maruyama(ladder, counts, partial(coarse_grids, fine), lower=False),
         *second_order_alone(name, ladder, counts, fine),
+        *stacked_alone(name, ladder, stack, [count for count in counts if count <= 100], fine),
     ]
     keys = jax.random.split(jax.random.key(settings.seed + 1), settings.draws)
     piloted = Piloted(settings.runs, settings.images, settings.base_steps[-1])

@@ -3,7 +3,7 @@
 The gates are those of a pilot run, but for one; a random draw gives a plan a key.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import numpy as np
@@ -17,7 +17,7 @@ from experiments.samplers import SAMPLERS, two_step
 from mlem_jax import draws, plan
 from mlem_jax.hold import open_first, trapezoid_plan
 from mlem_jax.plan import Plan
-from mlem_jax.stack import draw_stack_plan, stack_price
+from mlem_jax.stack import Stack, draw_stack_plan, stack_price, stack_shares, stack_top
 from mlem_jax.steps import Grid, Steps
 from mlem_jax.types import Key, Logits, Weights
 
@@ -29,6 +29,17 @@ def second_order_alone(
     for method in courses.euler_maruyama(ladder, counts, partial(coarse_grids, fine), lower=False):
         other = method.name.replace("Euler-Maruyama", "second-order")
         yield method._replace(name=other, table=two_step(name))
+
+
+def stacked_alone(
+    name: str, ladder: Ladder, stack: Stack, counts: Iterable[int], fine: Grid
+) -> Iterator[Method]:
+    """The top of the stacked ladder at every step, Euler-Maruyama: all networks, each time."""
+    for method in courses.euler_maruyama(ladder, counts, partial(coarse_grids, fine), lower=False):
+        kind = method.name.rsplit(", ", 1)[1]
+        shares = stack_shares(stack, SAMPLERS[name].table(method.grid).t)
+        yield method._replace(name=f"stacked top alone, Euler-Maruyama, {kind}",
+                              plans=[stack_top(shares)], target="stacked top")  # fmt: skip
 
 
 def switches(own: Ladder, chosen: tuple[int, ...], budget: float, base: Grid) -> Iterator[Method]:
@@ -101,11 +112,17 @@ def stacked(
     expected = partial(stack_price, shares=shares)
     logits = plan.fit_budget(family, own.levels.costs, budget, expected=expected)
     fires, two = draws.midpoint(None, logits), two_step(name)
-    random = [draw_stack_plan(draws.independent, logits, shares, key) for key in keys]
+
+    def drawn(draw: draws.Draw) -> list[Plan]:
+        return [draw_stack_plan(draw, logits, shares, key) for key in keys]
+
     held = trapezoid_plan(open_first(fires), SAMPLERS[name].table(base), shares)
     held_two = trapezoid_plan(open_first(fires), two(base), shares)
     plans: dict[str, tuple[list[Plan], Callable[[Grid], Steps] | None]] = {
-        "pilot, independent, stacked": (random, None),
+        "pilot, independent, stacked": (drawn(draws.independent), None),
+        "pilot, systematic, stacked": (drawn(draws.systematic), None),
+        # Within a nest nothing below is run for a level alone, so this costs less than the budget.
+        "pilot, nested systematic, stacked": (drawn(draws.nested(draws.systematic)), None),
         "pilot, midpoint, stacked": (
             [draw_stack_plan(draws.midpoint, logits, shares, None)], None,
         ),

@@ -31,8 +31,10 @@ HELD = ("pilot, trapezoid", "pilot, midpoint, second-order base",
         "pilot, trapezoid, second-order base")  # fmt: skip
 BEST = ("pilot, systematic", "pilot, midpoint", "pilot, midpoint, second-order base",
         "pilot, trapezoid", "pilot, trapezoid, second-order base")  # fmt: skip
-STACKED = ("pilot, independent", "pilot, midpoint", "pilot, trapezoid",
-           "pilot, trapezoid, second-order base")  # fmt: skip
+STACKED = (
+    "pilot, independent", "pilot, systematic", "pilot, nested systematic", "pilot, midpoint",
+    "pilot, trapezoid", "pilot, trapezoid, second-order base",
+)  # fmt: skip
 
 
 class Theme(NamedTuple):
