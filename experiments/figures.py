@@ -73,6 +73,7 @@ def main(settings: Settings) -> None:
                                        few=(5,), cost=14.0, compared=2)  # fmt: skip
     console = Console(width=110)
     ladder = load(settings.ladder)
+    check_measured(settings)
     determining = {name: value for name, value in runs.recorded(settings).items()
                    if name not in ("out", "samplers")}  # fmt: skip
     runs.check_settings(settings.out, determining | {"costs": ladder.levels.costs})
@@ -101,6 +102,23 @@ def main(settings: Settings) -> None:
         draw_errors(f"{file}.png", name, curves, threshold)
         write(file, about | {"sampler": name, "threshold": threshold, "curves": curves})
     console.print(f"wrote pictures, gamma and errors, .png and .json, to {settings.out}")
+
+
+def check_measured(settings: Settings) -> None:
+    """Whether what the figures are drawn from is there.
+
+    Raises:
+        FileNotFoundError: which is missing, and the commands that make it.
+    """
+    own = [settings.results / "error_against_cost.json"]
+    own += [settings.results / "pilot" / f"{name}.npz" for name in settings.samplers]
+    own += [settings.results / "learned_gates" / name for name in settings.samplers]
+    if absent := [str(file) for file in own if not file.exists()]:
+        raise FileNotFoundError(
+            f"expected {', '.join(absent)}; make them with experiments.pilot, experiments."
+            "learn_gates and experiments.error_against_cost, each with the same --ladder and "
+            f"--out {settings.results}"
+        )
 
 
 def write(file: Path, result: dict[str, Any]) -> None:

@@ -91,6 +91,19 @@ def shown_errors(sampler: str, rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def shown_families(
+    process: str, rows: list[dict[str, Any]], costs: tuple[float, ...] = (10, 20, 30, 50)
+) -> Table:
+    """The least error of every family for at most a cost, the short form of it all."""
+    table = Table("solvers", *(f"mse for {cost:g}" for cost in costs), title=process)
+    for family in FAMILIES:
+        paid = points(rows, names_of(rows, family))
+        within = [[error for own, error in paid if own <= 1.02 * cost] for cost in costs]
+        if paid:
+            table.add_row(family, *(f"{min(own):.1e}" if own else "-" for own in within))
+    return table
+
+
 def shown_crossings(sampler: str, crossings: list[dict[str, Any]]) -> Table:
     """Where each form of ML-EM is closer than each family of peers, and its best ratio of errors.
 

@@ -117,6 +117,7 @@ def run(settings: Settings) -> None:
     data = next((own["data"] for own in result.values()), None)
     for name, own in result.items():
         console.print(peer_figures.shown_errors(name, own["rows"]))
+        console.print(peer_figures.shown_families(PROCESSES[name], own["rows"]))
         if data:
             console.print(peer_figures.shown_distances(name, own["distances"], data))
         console.print(peer_figures.shown_crossings(name, own["crossings"]))

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,8 @@ class Settings:
     """Where the ladder goes; replaced if it is there."""
     size: int = 32
     """Side of the pictures in pixels."""
+    ladder: Literal["characters", "faces"] = "characters"
+    """As in training."""
     held_out: int = 1000
     """As in training."""
     licence: str = "CC0 art of the Nouns project, composed at random from its trait layers"
@@ -60,6 +62,9 @@ def main(settings: Settings) -> None:
         checkpoint.save(settings.out / f"level_{row['level']}", own, about=about)
     card = {
         "data": settings.data.name,
+        "size": settings.size,
+        "ladder": settings.ladder,
+        "mirror": any(about.get("mirror", False) for about, _ in trained),
         "licence": settings.licence,
         "training_pictures": len(train),
         "held_out_pictures": len(held_out),
@@ -105,8 +110,10 @@ def rung_of(about: dict[str, Any]) -> Rung:
 
 def written_card(card: dict[str, Any]) -> str:
     """The model card in Markdown."""
+    side, flags = card["size"], f"--data {card['data']} --size {card['size']}"
+    training = f"--ladder {card['ladder']}{' --mirror' if card['mirror'] else ''}"
     lines = [
-        "# A ladder of denoisers for 32x32 characters",
+        f"# A ladder of denoisers for {side}x{side} pictures",
         "",
         f"Data: `{card['data']}`, {card['training_pictures']} pictures for training and "
         f"{card['held_out_pictures']} held out. Licence of the pictures: {card['licence']}. "
@@ -116,8 +123,8 @@ def written_card(card: dict[str, Any]) -> str:
         "squared error of v to the data, or to the level it follows, with Adam, and averaged.",
         "",
         "```sh",
-        f"python -m experiments.train_levels --data {card['data']} --out runs/nouns32",
-        f"python -m experiments.ship_ladder --data {card['data']} --runs runs/nouns32",
+        f"python -m experiments.train_levels {flags} {training} --out RUNS",
+        f"python -m experiments.ship_ladder {flags} --runs RUNS --out LADDER",
         "```",
         "",
         f"Times: {card['machine']}, batches of {card['batch']}.",

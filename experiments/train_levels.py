@@ -44,6 +44,8 @@ class Settings:
     """Which levels to train, 1 the cheapest; default: all."""
     size: int = 32
     """Side of the pictures in pixels; others are cropped to a square and scaled."""
+    mirror: bool = False
+    """Show each picture mirrored half of the time, left for right; for faces, not for letters."""
     steps: int | None = None
     """Steps of every level; default: each level's own from experiments/ladder.py."""
     minutes: float | None = None
@@ -128,13 +130,7 @@ def train_level(
     )
     log = directory / "log.jsonl"
     runs.cut_log(log, int(state.step))
-    batches = (
-        grain.MapDataset.source(cast(Any, train))
-        .seed(settings.seed)
-        .shuffle()
-        .repeat()
-        .batch(rung.batch)
-    )
+    batches = batches_of(train, rung.batch, settings)
     saved = time.monotonic()
     with progress(directory.name, rung, int(state.step)) as advance:
         for number in range(int(state.step), rung.steps):
@@ -161,6 +157,20 @@ def train_level(
     )
     print(f"held-out loss {losses.mean():.4f}, from clean to noisy {by_band}")
     return True
+
+
+class Mirror(grain.transforms.RandomMap):
+    """A picture or its mirror image, with even chances."""
+
+    def random_map(self, element: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The rng is that of the picture's place in the order."""
+        return element[:, ::-1] if rng.random() < 0.5 else element
+
+
+def batches_of(train: np.ndarray, batch: int, settings: Settings) -> grain.MapDataset:
+    """Batches without end, each decided by the seed and its number alone."""
+    shown = grain.MapDataset.source(cast(Any, train)).seed(settings.seed).shuffle().repeat()
+    return (shown.random_map(Mirror()) if settings.mirror else shown).batch(batch)
 
 
 def trained(directory: Path) -> tuple[Network, Params]:
@@ -199,6 +209,7 @@ def determining(rung: Rung, settings: Settings) -> dict[str, Any]:
         "architecture": rung.architecture._asdict(),
         "data": settings.data.name,
         "size": settings.size,
+        "mirror": settings.mirror,
         "held_out": settings.held_out,
         "seed": settings.seed,
     }

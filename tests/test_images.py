@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import images
+from experiments import celeba, images
 
 
 def picture(width, height, seed=0):
@@ -102,3 +102,28 @@ def test_a_grid_shows_its_pictures_in_rows():
 def test_unit_pictures_become_bytes_and_back():
     every = np.arange(256, dtype=np.uint8)
     np.testing.assert_array_equal(images.to_uint8(every / 127.5 - 1), every)
+
+
+@pytest.mark.parametrize(("width", "height"), [(178, 218), (89, 109)])
+def test_a_face_is_cropped_to_what_the_paper_takes(width, height, tmp_path):
+    scale = width / 178
+    inside = (slice(round(57 * scale), round(185 * scale)),
+              slice(round(25 * scale), round(153 * scale)))  # fmt: skip
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[inside] = 200  # 128x128 of a whole face, round (89, 121).
+    Image.fromarray(pixels).save(tmp_path / "face.png")
+    celeba.main(celeba.Settings(data=tmp_path, out=tmp_path / "deep" / "faces.npz"))
+    found = images.load(tmp_path / "deep" / "faces.npz", 64).images
+    assert found.shape == (1, 64, 64, 3)
+    assert (found == 200).all()
+
+
+def test_a_half_size_face_keeps_its_pixels():
+    face = picture(89, 109)
+    np.testing.assert_array_equal(celeba.crop(face, 64), np.asarray(face)[28:92, 12:76])
+
+
+def test_what_is_no_aligned_face_is_skipped_with_all_else(tmp_path):
+    picture(40, 50).save(tmp_path / "small.png")
+    with pytest.raises(ValueError, match=r"1 broken: small.png"):
+        celeba.main(celeba.Settings(data=tmp_path, out=tmp_path / "faces.npz"))
