@@ -159,18 +159,15 @@ def train_level(
     return True
 
 
-class Mirror(grain.transforms.RandomMap):
-    """A picture or its mirror image, with even chances."""
-
-    def random_map(self, element: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The rng is that of the picture's place in the order."""
-        return element[:, ::-1] if rng.random() < 0.5 else element
+def either_way(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A picture or its mirror image, with even chances; the rng is that of its place."""
+    return picture[:, ::-1] if rng.random() < 0.5 else picture
 
 
 def batches_of(train: np.ndarray, batch: int, settings: Settings) -> grain.MapDataset:
     """Batches without end, each decided by the seed and its number alone."""
     shown = grain.MapDataset.source(cast(Any, train)).seed(settings.seed).shuffle().repeat()
-    return (shown.random_map(Mirror()) if settings.mirror else shown).batch(batch)
+    return (shown.random_map(either_way) if settings.mirror else shown).batch(batch)
 
 
 def trained(directory: Path) -> tuple[Network, Params]:
