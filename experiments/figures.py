@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import matplotlib
 import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import track
 
-from experiments import courses, figure_gamma, runs
+from experiments import courses, figure_error, figure_gamma, runs
 from experiments.comparison import Result, picture_rows, timed_solve
 from experiments.courses import Course, Method
-from experiments.curves import frontier
 from experiments.gates import effects_at, families, learned_logits, shifted
 from experiments.ladder import SHIPPED, Ladder, load
 from experiments.machine import provenance
@@ -31,9 +29,6 @@ from experiments.samplers import SAMPLERS, two_step
 from mlem_jax import draws, plan, steps
 from mlem_jax.hold import open_first, trapezoid_plan
 from mlem_jax.types import Key
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +93,8 @@ def main(settings: Settings) -> None:
         write(file, about | {"samplers": found})
     for name in settings.samplers:
         file = settings.out / f"error_{name}"
-        curves, threshold = points_of(name, settings)
-        draw_errors(f"{file}.png", name, curves, threshold)
+        curves, threshold = figure_error.gathered(name, settings.results, settings.ladder)
+        figure_error.draw(f"{file}.png", name, curves, threshold)
         write(file, about | {"sampler": name, "threshold": threshold, "curves": curves})
     console.print(f"wrote pictures, gamma and errors, .png and .json, to {settings.out}")
 
@@ -193,75 +188,6 @@ def shown_methods(name: str, ladder: Ladder, settings: Settings) -> list[Method]
         row("ours: pilot, systematic", plan.draw_plan(draws.systematic, logits["pilot"], key)),
         row("ours: trapezoid, second order", trapezoid_plan(fires, two(base)), two),
     ]
-
-
-def points_of(name: str, settings: Settings) -> tuple[dict[str, list[dict[str, Any]]], float]:
-    """Cost, seconds, GFLOP an image and mse of each method's points; the threshold.
-
-    Below the threshold no level but the top comes, at however many steps: an error less than that
-    is nearer to the largest network than the next one is, and so perhaps than it is to the truth.
-    """
-    measured = json.loads((settings.results / "error_against_cost.json").read_text())
-    rows = [row for row in measured["rows"] if row["sampler"] == name]
-    images = measured["settings"]["images"]
-    if (beside := settings.results / "compare_draws.json").exists():
-        wanted = ("pilot, systematic", "pilot, trapezoid, second-order base",
-                  "pilot, trapezoid, second-order base, stacked")  # fmt: skip
-        more = json.loads(beside.read_text())["rows"]
-        rows += [row for row in more if row["sampler"] == name and row["method"] in wanted]
-    card = json.loads((settings.ladder / "card.json").read_text())["levels"]
-    work = np.array([row["megaflops_per_image"] for row in card])
-    points: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for row in rows:
-        own = points.setdefault(row["method"], {})
-        own.setdefault(json.dumps(row["parameters"]), []).append(row)
-
-    def middle(own: list[dict[str, Any]], title: str) -> dict[str, Any]:
-        flops = [float(np.dot(row["evaluations"], work)) / 1e3 for row in own]
-        told = {key: float(np.median([row[key] for row in own]))
-                for key in ("cost", "seconds", "mse")}  # fmt: skip
-        told["seconds"] /= images
-        return {"method": title, **told, "GFLOP": float(np.median(flops))}
-
-    curves = {}
-    for method, groups in points.items():
-        curves[method] = [middle(own, method) for own in groups.values()]
-        if chosen := [row for own in groups.values() for row in own if row["best"]]:
-            curves[f"{method}, best of 15"] = [middle([row], method) for row in chosen]
-    below = f"level {len(card) - 1}, uniform"
-    threshold = min(point["mse"] for method, own in curves.items() if below in method
-                    for point in own)  # fmt: skip
-    return curves, threshold
-
-
-def draw_errors(
-    file: str, name: str, curves: dict[str, list[dict[str, Any]]], threshold: float
-) -> None:
-    """Error against time and against FLOPs; other levels grey, chosen draws dashed."""
-    figure, axes = plt.subplots(1, 2, figsize=(11.5, 4.8), sharey=True)
-    alone = [method for method in curves if method.startswith("Euler-Maruyama")]
-    top = max(int(method.split()[2].strip(",")) for method in alone)
-    for axis, unit in zip(axes, ("seconds", "GFLOP"), strict=True):
-        for number, (method, points) in enumerate(curves.items()):
-            own = np.array(frontier([(point[unit], point["mse"]) for point in points]))
-            style: dict[str, Any] = {"label": method}
-            if method in alone:
-                lower = f"level {top}" not in method
-                style |= {"color": "0.7" if lower else "k", "linewidth": 1}
-                style |= {"linestyle": "-" if "uniform" in method else ":"}
-            else:
-                style |= {"color": matplotlib.colormaps["tab20"]((number - len(alone)) % 20)}
-                style |= {"linestyle": "--" if "best of" in method else "-"}
-            axis.loglog(*own.T, marker=".", **style)
-        axis.axhline(threshold, color="r", linewidth=0.8, linestyle="-.")
-        axis.set_xlabel({"seconds": "seconds an image", "GFLOP": "GFLOP an image"}[unit])
-        axis.grid(alpha=0.3, which="both")
-    axes[0].set_ylabel("mean squared error to the reference")
-    axes[0].set_title(f"{name.upper()}; red: as near as the next level comes", fontsize=9)
-    axes[1].legend(fontsize=6.5, bbox_to_anchor=(1.01, 1), loc="upper left")
-    figure.tight_layout()
-    figure.savefig(file, dpi=130)
-    plt.close(figure)
 
 
 if __name__ == "__main__":
