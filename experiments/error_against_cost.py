@@ -1,11 +1,11 @@
 """Which gates bring one nearest to the top level for the same cost?
 
 Gates fixed by inverse cost, by the exponent of theory, from a pilot run (experiments.pilot), and
-learned (experiments.learn_gates), each
-at several budgets and in many draws; against them Euler-Maruyama of every level at several step
-counts. All start at the same points and follow the same Brownian paths; the reference is the top
-level on the finest grid. Best of the draws is chosen on one batch and judged on another. Killed at
-any moment, the same command goes on. Writes results/error_against_cost.json and .png.
+learned (experiments.learn_gates), each at several budgets and in many draws; against them
+Euler-Maruyama of every level at several step counts. All start at the same points and follow the
+same Brownian paths; the reference is the top level on the finest grid. Best of the draws is chosen
+on one batch and judged on another. Killed at any moment, the same command goes on. Writes
+results/error_against_cost.json and .png.
 """
 
 import dataclasses
@@ -98,6 +98,7 @@ def compare(
     counts = [count for count in (*FEW, *PAPER) if count < settings.reference_steps]
     methods = (
         *courses.euler_maruyama(ladder, counts, lambda count: coarse_grids(fine, count)),
+        *lower_levels(ladder, fine),
         *multilevel(name, ladder, settings, base),
     )
 
@@ -114,6 +115,14 @@ def compare(
         return judged, chosen_on
 
     return courses.run_missing(settings.runs / f"{name}.jsonl", ladder, methods, both, console)
+
+
+def lower_levels(ladder: Ladder, fine: Grid) -> Iterator[Method]:
+    """Each level below the top at every step of the fine grid: what no number of steps mends."""
+    count, top = len(fine) - 1, len(ladder.losses)
+    for level in range(1, top):
+        alone = [plan.full_plan(count, top, level)]
+        yield Method(f"Euler-Maruyama, level {level}, uniform", {"steps": count}, fine, alone)
 
 
 def multilevel(name: str, ladder: Ladder, settings: Settings, base: Grid) -> Iterator[Method]:
