@@ -26,7 +26,7 @@ from experiments.courses import Course, Method
 from experiments.curves import Points, curve, ratio
 from experiments.draw_methods import second_order_alone
 from experiments.ladder import SHIPPED, Ladder, load
-from experiments.machine import machine
+from experiments.machine import provenance
 from experiments.quickstart import coarse_grids
 from experiments.samplers import SAMPLERS, two_step
 from mlem_jax import draws, gates, plan, steps
@@ -74,7 +74,11 @@ def main(settings: Settings) -> None:
     determining = {name: value for name, value in runs.recorded(settings).items()
                    if name not in ("runs", "out", "samplers")}  # fmt: skip
     runs.check_settings(settings.runs, determining | {"costs": ladder.levels.costs})
-    result: dict[str, Any] = {"machine": machine(), "settings": determining, "samplers": {}}
+    result: dict[str, Any] = {
+        **provenance("experiments.closeness"),
+        "settings": determining,
+        "samplers": {},
+    }
     for name in settings.samplers:
         rows, ratios = compare(name, ladder, settings, console)
         console.print(shown(name, ratios))

@@ -30,7 +30,7 @@ from experiments.draw_methods import (
 )
 from experiments.effects import Piloted, effects_of, effects_on
 from experiments.ladder import SHIPPED, Ladder, load
-from experiments.machine import machine
+from experiments.machine import provenance
 from experiments.panels import PAPERS, draw_panels
 from experiments.quickstart import coarse_grids
 from experiments.samplers import SAMPLERS
@@ -92,7 +92,7 @@ def main(settings: Settings) -> None:
         console.print(summary_table(name, summary[name]))
     settings.out.mkdir(parents=True, exist_ok=True)
     result = {
-        "machine": machine(),
+        **provenance("experiments.compare_draws"),
         "settings": determining,
         "costs": ladder.levels.costs,
         "summary": summary,

@@ -24,9 +24,10 @@ def compare(rows: list[dict[str, Any]], own: list[str], theirs: list[str]) -> di
         theirs: names of those they are compared with.
 
     Returns:
-        The costs compared, the stretches of them in which `own` is closer, and where it stands
-        best: its error over theirs there, with the middle 95 % of what other pictures, drawn with
-        repetition from these, would say. None where no cost is spanned by both.
+        The costs compared, the stretches of them in which `own` is closer, those in which 97.5 % of
+        other pictures, drawn with repetition from these, would say so too, and where it stands
+        best: its error over theirs there, with the middle 95 % of theirs. None where no cost is
+        spanned by both.
     """
     gathered = [gather(rows, names) for names in (own, theirs)]
     ours, others = (points_of(each) for each in gathered)
@@ -41,15 +42,16 @@ def compare(rows: list[dict[str, Any]], own: list[str], theirs: list[str]) -> di
     ratio = error_for(ours, costs) / error_at(others, costs)
     best = int(ratio.argmin())
     spread = [
-        float(error_for(frontier(mine), costs[best : best + 1])[0]
-              / error_at(frontier(other), costs[best : best + 1])[0])
+        error_for(frontier(mine), costs) / error_at(frontier(other), costs)
         for mine, other in zip(*(resampled(each) for each in gathered), strict=True)
-    ]  # fmt: skip
+    ]
+    least, most = np.quantile(spread, (0.025, 0.975), axis=0)
     return {
         "compared": [float(low), float(high)],
         "closer": stretches(costs, ratio < 1 - 1e-9),
+        "surely": stretches(costs, most < 1 - 1e-9),
         "nearest": {"cost": float(costs[best]), "ratio": float(ratio[best]),
-                    "interval": [float(x) for x in np.quantile(spread, (0.025, 0.975))]},
+                    "interval": [float(least[best]), float(most[best])]},
     }  # fmt: skip
 
 
@@ -113,8 +115,12 @@ def sentence(found: dict[str, Any]) -> str:
     """What `compare` found, in words."""
     low, high = found["compared"]
     nearest = found["nearest"]
-    span = ", ".join(f"{a:.0f} to {b:.0f}" for a, b in found["closer"])
-    where = f"from cost {span}" if span else "nowhere"
+
+    def spans(stretches: list[list[float]]) -> str:
+        return ", ".join(f"{a:.1f} to {b:.1f}" for a, b in stretches) or "none"
+
+    where = (f"at costs {spans(found['closer'])}, beyond the noise of the pictures at "
+             f"{spans(found['surely'])}") if found["closer"] else "nowhere"  # fmt: skip
     ends = " to ".join(f"{x:.2f}" for x in nearest["interval"])
     return (f"{where} (of {low:.0f} to {high:.0f}); it stands best at {nearest['cost']:.0f} with "
             f"{nearest['ratio']:.2f} ({ends}) of their error")  # fmt: skip

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from experiments.machine import machine
+from experiments.machine import provenance
 from mlem_jax import unet
 
 FORMS = {
@@ -60,7 +60,7 @@ def main(settings: Settings) -> None:
     Console(width=90).print(shown)
     settings.out.mkdir(parents=True, exist_ok=True)
     file = settings.out / f"depthwise_{jax.default_backend()}.json"
-    result = {"machine": machine(), "batch": settings.batch, "rows": rows}
+    result = {**provenance("experiments.depthwise"), "batch": settings.batch, "rows": rows}
     file.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from experiments import runs
 from experiments.ladder import PROCESS, SHIPPED, Ladder, load, relative_costs
-from experiments.machine import machine
+from experiments.machine import provenance
 from experiments.samplers import SAMPLERS, path_of
 from mlem_jax import steps
 from mlem_jax.diagnose import Diagnosis, diagnose
@@ -81,8 +81,8 @@ def main(settings: Settings) -> None:
     if settings.measure:
         ladder = measured(ladder, settings)
     result: dict[str, Any] = {
-        "machine": machine(), "settings": runs.recorded(settings), "costs": ladder.levels.costs,
-        "samplers": {},
+        **provenance("experiments.diagnose"), "settings": runs.recorded(settings),
+        "costs": ladder.levels.costs, "samplers": {},
     }  # fmt: skip
     found: dict[str, Diagnosis] = {}
     for name in settings.samplers:

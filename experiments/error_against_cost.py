@@ -24,7 +24,7 @@ from experiments.courses import Course, Method
 from experiments.curves import PAPER, draw_curves, summarise, summary_table
 from experiments.gates import effects_at, families, learned_logits, shifted
 from experiments.ladder import SHIPPED, Ladder, load
-from experiments.machine import machine
+from experiments.machine import provenance
 from experiments.quickstart import coarse_grids
 from experiments.samplers import SAMPLERS
 from mlem_jax import draws, plan, steps
@@ -78,7 +78,7 @@ def main(settings: Settings) -> None:
         console.print(summary_table(name, summary[name]))
     settings.out.mkdir(parents=True, exist_ok=True)
     result = {
-        "machine": machine(),
+        **provenance("experiments.error_against_cost"),
         "settings": determining(settings),
         "costs": ladder.levels.costs,
         "summary": summary,

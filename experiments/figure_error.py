@@ -22,34 +22,43 @@ OURS = {
 """Our draws of experiments.compare_draws, with colour and marker."""
 GATES = {"inverse cost": "C0", "theory": "C1", "learned": "C2", "pilot": "C5"}
 """Colours."""
-DRAWS = {"best of 15": ("--", "*"), "independent": ("-", "."), "midpoint": (":", "^"),
-         "systematic": ("-.", "s")}  # fmt: skip
-"""Line and marker."""
+DRAWS = {"independent": ("-", "."), "midpoint": (":", "^"), "systematic": ("-.", "s")}
+"""Line and marker; a star where a draw is the best of 15."""
 
 Curves = dict[str, list[dict[str, Any]]]
 """Points of each method: cost, seconds and GFLOP an image, mse."""
 
 
-def gathered(name: str, results: Path, ladder: Path) -> tuple[Curves, float]:
+def rows_of(name: str, results: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """The runs of one sampler, and where each file of them was made: machine, commit, command.
+
+    Args:
+        name: of the sampler.
+        results: folder of error_against_cost.json and, if it was run, compare_draws.json.
+    """
+    measured = [json.loads((results / "error_against_cost.json").read_text())]
+    rows = [row for row in measured[0]["rows"] if row["sampler"] == name]
+    if (beside := results / "compare_draws.json").exists():
+        measured.append(json.loads(beside.read_text()))
+        named = [{**row, "method": re.sub(r"levels \d+ \d+", "two levels", row["method"])}
+                 for row in measured[1]["rows"] if row["sampler"] == name]  # fmt: skip
+        alone = "second-order, level"
+        rows += [row for row in named
+                 if row["method"] in OURS or row["method"].startswith(alone)]  # fmt: skip
+    kept = ("machine", "commit", "command")
+    return rows, [{key: each[key] for key in kept if key in each} for each in measured]
+
+
+def curves_of(rows: list[dict[str, Any]], ladder: Path) -> tuple[Curves, float]:
     """Each method's points, and the threshold.
 
     Below the threshold no level but the top comes, at however many steps: an error less than that
     is nearer to the largest network than the next one is, and so perhaps than it is to the truth.
 
     Args:
-        name: of the sampler.
-        results: folder of error_against_cost.json and, if it was run, compare_draws.json.
+        rows: of one sampler.
         ladder: folder whose card.json tells the work of a level.
     """
-    measured = json.loads((results / "error_against_cost.json").read_text())
-    rows = [row for row in measured["rows"] if row["sampler"] == name]
-    if (beside := results / "compare_draws.json").exists():
-        more = json.loads(beside.read_text())["rows"]
-        named = [{**row, "method": re.sub(r"levels \d+ \d+", "two levels", row["method"])}
-                 for row in more if row["sampler"] == name]  # fmt: skip
-        alone = "second-order, level"
-        rows += [row for row in named
-                 if row["method"] in OURS or row["method"].startswith(alone)]  # fmt: skip
     card = json.loads((ladder / "card.json").read_text())["levels"]
     work = np.array([row["megaflops_per_image"] for row in card])
     points: dict[str, dict[str, list[dict[str, Any]]]] = {}
@@ -80,12 +89,14 @@ def draw(file: str, name: str, curves: Curves, threshold: float) -> None:
     top = max(int(method.split()[2].strip(",")) for method in alone)
     for axis, unit in zip(axes, ("seconds", "GFLOP"), strict=True):
         for method, points in curves.items():
-            own = np.array(frontier([(point[unit], point["mse"]) for point in points]))
-            axis.loglog(*own.T, label=method, **style_of(method, top))
+            own = sorted((point[unit], point["mse"]) for point in points)
+            # Of the lower levels all is shown: that more steps do not help is what there is to see.
+            shown = own if method in alone and f"level {top}" not in method else frontier(own)
+            axis.loglog(*np.array(shown).T, label=method, **style_of(method, top))
         axis.axhline(threshold, color="r", linewidth=0.8, linestyle="-.")
         axis.set_xlabel({"seconds": "seconds an image", "GFLOP": "GFLOP an image"}[unit])
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("mean squared error to the reference")
+    axes[0].set_ylabel("mean squared error to the reference (stacked: to its own)")
     axes[0].set_title(f"{name.upper()}; red: as near as the next level comes", fontsize=9)
     axes[1].legend(fontsize=6.5, bbox_to_anchor=(1.01, 1), loc="upper left")
     figure.tight_layout()
@@ -107,5 +118,6 @@ def style_of(method: str, top: int) -> dict[str, Any]:
             "markersize": 5,
         }  # fmt: skip
     line, marker = next(style for draw, style in DRAWS.items() if draw in method)
+    best = {"marker": "*", "markersize": 8, "alpha": 0.6} if "best of" in method else {}
     return {"color": GATES[method.split(",")[0]], "linestyle": line, "marker": marker,
-            "markersize": 5, "linewidth": 1.2}  # fmt: skip
+            "markersize": 5, "linewidth": 1.2, **best}  # fmt: skip

@@ -8,7 +8,6 @@ what and by which command it was made. What needs to be run is kept, so a killed
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from rich.progress import track
 from experiments import courses, figure_error, figure_gamma, runs
 from experiments.comparison import Result, picture_rows, timed_solve
 from experiments.courses import Course, Method
+from experiments.effects import Piloted, effects_on
 from experiments.gates import effects_at, families, learned_logits, shifted
 from experiments.ladder import SHIPPED, Ladder, load
 from experiments.machine import provenance
@@ -28,7 +28,8 @@ from experiments.quickstart import coarse_grids
 from experiments.samplers import SAMPLERS, two_step
 from mlem_jax import draws, plan, steps
 from mlem_jax.hold import open_first, trapezoid_plan
-from mlem_jax.types import Key
+from mlem_jax.steps import Grid
+from mlem_jax.types import Logits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +48,11 @@ class Settings:
     """Expected cost of the multilevel rows, in evaluations of the top level."""
     base_steps: int = 100
     """Steps of the multilevel rows, and of the path on which levels are compared."""
+    few: tuple[int, ...] = (2, 4)
+    """Levels of the row with fewer."""
     reference_steps: int = 1000
     """Steps of the fine grid."""
-    few: tuple[int, ...] = (10, 20, 50, 250)
+    counts: tuple[int, ...] = (10, 20, 50, 250)
     """Steps of Euler-Maruyama with the top level alone."""
     compared: int = 32
     """Pictures on whose paths levels are compared."""
@@ -57,6 +60,8 @@ class Settings:
     """Two pictures and few steps, to see in seconds that it runs."""
     seed: int = 3
     """Of the starts, the paths and the gates."""
+    runs: Path = Path("runs/figures")
+    """Where the effects of a pilot run with fewer levels are kept; one folder a ladder."""
     out: Path = Path("results/figures")
     """Where the figures go."""
 
@@ -65,13 +70,14 @@ def main(settings: Settings) -> None:
     """Draw what is not there yet of these settings, and what costs nothing anew."""
     if settings.tiny:
         settings = dataclasses.replace(settings, images=2, base_steps=20, reference_steps=60,
-                                       few=(5,), cost=14.0, compared=2)  # fmt: skip
+                                       counts=(5,), few=(1, 2), cost=14.0, compared=2)  # fmt: skip
     console = Console(width=110)
     ladder = load(settings.ladder)
     check_measured(settings)
     determining = {name: value for name, value in runs.recorded(settings).items()
-                   if name not in ("out", "samplers")}  # fmt: skip
-    runs.check_settings(settings.out, determining | {"costs": ladder.levels.costs})
+                   if name not in ("out", "runs")}  # fmt: skip
+    for folder in (settings.out, settings.runs):
+        runs.check_settings(folder, determining | {"costs": ladder.levels.costs})
     about = {**provenance("experiments.figures"), "settings": determining}
     for name in settings.samplers:
         file = settings.out / f"pictures_{name}"
@@ -93,9 +99,13 @@ def main(settings: Settings) -> None:
         write(file, about | {"samplers": found})
     for name in settings.samplers:
         file = settings.out / f"error_{name}"
-        curves, threshold = figure_error.gathered(name, settings.results, settings.ladder)
+        rows, measured = figure_error.rows_of(name, settings.results)
+        curves, threshold = figure_error.curves_of(rows, settings.ladder)
         figure_error.draw(f"{file}.png", name, curves, threshold)
-        write(file, about | {"sampler": name, "threshold": threshold, "curves": curves})
+        for row in rows:
+            del row["picture_errors"]  # They stand where they were measured.
+        found = {"threshold": threshold, "curves": curves, "measured": measured, "runs": rows}
+        write(file, about | {"sampler": name, **found})
     console.print(f"wrote pictures, gamma and errors, .png and .json, to {settings.out}")
 
 
@@ -142,12 +152,15 @@ def pictures(name: str, ladder: Ladder, settings: Settings, console: Console) ->
 
 def drawn(method: Method, ladder: Ladder, course: Course, reference: np.ndarray) -> Result:
     """The pictures of one method."""
+    own = courses.rungs_of(ladder, method.levels)
     table, noise = courses.laid_out(course, method.grid, method.table)
-    end, seconds = timed_solve(ladder, course.x, table, method.plans[0], noise)
-    paid = plan.price(method.plans[0], ladder.levels.costs)
+    end, seconds = timed_solve(own, course.x, table, method.plans[0], noise)
+    paid = plan.price(method.plans[0], own.levels.costs)
+    evaluations = np.zeros(len(ladder.losses), int)
+    evaluations[[level - 1 for level in method.levels] or slice(None)] = paid.evaluations
     row = {
         "method": method.name,
-        "evaluations": [int(number) for number in paid.evaluations],
+        "evaluations": evaluations.tolist(),
         "cost": float(paid.costs.sum()),
         "mse": float(np.mean((np.asarray(end) - reference) ** 2)),
         "seconds": seconds,
@@ -163,7 +176,7 @@ def shown_methods(name: str, ladder: Ladder, settings: Settings) -> list[Method]
     methods = [
         Method(f"Euler-Maruyama, {count} steps", {}, coarse_grids(fine, count)["uniform"],
                [plan.full_plan(count, top, top)])
-        for count in settings.few
+        for count in settings.counts
     ]  # fmt: skip
     table, costs = SAMPLERS[name].table(base), ladder.levels.costs
     effects = effects_at(settings.results / "pilot" / f"{name}.npz", np.asarray(table.t))
@@ -171,23 +184,40 @@ def shown_methods(name: str, ladder: Ladder, settings: Settings) -> list[Method]
     every["learned"] = shifted(learned_logits(settings.results / "learned_gates" / name, table.t))
     logits = {kind: plan.fit_budget(family, costs, settings.cost)
               for kind, family in every.items()}  # fmt: skip
-    key: Key = jax.random.key(settings.seed)
+    keys = jax.random.split(jax.random.key(settings.seed), 15)
 
-    def row(title: str, own: plan.Plan, two: Callable | None = None) -> Method:
-        return Method(title, {}, base, [own], (), two)
+    def nearest(draw: draws.Draw, own: Logits) -> list[plan.Plan]:
+        """Of fifteen draws the one whose cost is nearest to what is expected."""
+        plans = [plan.draw_plan(draw, own, key) for key in keys]
+        paid = [float(plan.price(each, costs).costs.sum()) for each in plans]
+        return [plans[int(np.argmin(np.abs(np.array(paid) - settings.cost)))]]
 
-    fires = open_first(draws.midpoint(None, logits["pilot"]))
-    two = two_step(name)
+    paper = [Method(f"ML-EM, {kind}, independent", {}, base, nearest(draws.independent, own))
+             for kind, own in logits.items() if kind != "pilot"]  # fmt: skip
+    fires, two = open_first(draws.midpoint(None, logits["pilot"])), two_step(name)
+    even = nearest(draws.systematic, logits["pilot"])
     return [
         *methods,
-        *(
-            row(f"ML-EM, {kind}, independent", plan.draw_plan(draws.independent, own, key))
-            for kind, own in logits.items()
-            if kind != "pilot"
+        *paper,
+        Method("ours: pilot, systematic", {}, base, even),
+        Method(
+            "ours: trapezoid, second order", {}, base, [trapezoid_plan(fires, two(base))], (), two
         ),
-        row("ours: pilot, systematic", plan.draw_plan(draws.systematic, logits["pilot"], key)),
-        row("ours: trapezoid, second order", trapezoid_plan(fires, two(base)), two),
+        with_fewer_levels(name, ladder, fine, settings),
     ]
+
+
+def with_fewer_levels(name: str, ladder: Ladder, fine: Grid, settings: Settings) -> Method:
+    """Two levels at midpoints on the grid and the steps of a second-order solver."""
+    own = courses.rungs_of(ladder, settings.few)
+    grid = coarse_grids(fine, settings.base_steps)["log-SNR"]
+    piloted = Piloted(settings.runs, settings.compared // 2, settings.base_steps)
+    effects = effects_on(name, own, settings.few, grid, piloted)
+    family = families(own, settings.base_steps, effects)["pilot"]
+    logits = plan.fit_budget(family, own.levels.costs, settings.cost)
+    middle = plan.draw_plan(draws.midpoint, logits, None)
+    title = f"ours: second order{courses.suffix(settings.few)}"
+    return Method(title, {}, grid, [middle], settings.few, two_step(name))
 
 
 if __name__ == "__main__":

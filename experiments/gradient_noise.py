@@ -24,7 +24,7 @@ from experiments import runs
 from experiments.gates import theory_start
 from experiments.ladder import PROCESS, SHIPPED, load
 from experiments.learn_gates import ESTIMATES
-from experiments.machine import machine
+from experiments.machine import provenance
 from experiments.samplers import SAMPLERS, path_of
 from mlem_jax import gates, gradients, steps
 from mlem_jax.draws import independent
@@ -87,7 +87,11 @@ def main(settings: Settings) -> None:
                       f"{row['noise']:.1e}", "" if added is None else f"{added:.1e}")  # fmt: skip
     console.print(table)
     settings.out.mkdir(parents=True, exist_ok=True)
-    result = {"machine": machine(), "settings": runs.recorded(settings), "rows": rows}
+    result = {
+        **provenance("experiments.gradient_noise"),
+        "settings": runs.recorded(settings),
+        "rows": rows,
+    }
     (settings.out / "gradient_noise.json").write_text(json.dumps(result, indent=1) + "\n")
     console.print(f"wrote {settings.out}/gradient_noise.json")
 

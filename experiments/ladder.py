@@ -18,7 +18,7 @@ PROCESS = process.cosine()
 PREDICTION = process.predict_v
 
 
-class Rung(NamedTuple):
+class Recipe(NamedTuple):
     """One network and its training.
 
     Attributes:
@@ -39,19 +39,19 @@ class Rung(NamedTuple):
 # Cheapest first. The lower two see pixels in squares of 4x4 and 2x2, the upper two each pixel. The
 # third follows the top: what ML-EM asks of a level is not a low loss but a short way to the next.
 CHARACTERS = (
-    Rung(Architecture(base=64, middle=1, bottom=1, scales=2, patch=4), 12_000, 64, 2e-3),
-    Rung(Architecture(base=32, middle=1, bottom=1, scales=3, patch=2), 10_000, 64, 2e-3),
-    Rung(Architecture(base=32, middle=1, bottom=2, scales=4, patch=1), 20_000, 32, 1.5e-3, 4),
-    Rung(Architecture(base=64, middle=1, bottom=2, scales=4, patch=1), 20_000, 32, 1e-3),
+    Recipe(Architecture(base=64, middle=1, bottom=1, scales=2, patch=4), 12_000, 64, 2e-3),
+    Recipe(Architecture(base=32, middle=1, bottom=1, scales=3, patch=2), 10_000, 64, 2e-3),
+    Recipe(Architecture(base=32, middle=1, bottom=2, scales=4, patch=1), 20_000, 32, 1.5e-3, 4),
+    Recipe(Architecture(base=64, middle=1, bottom=2, scales=4, patch=1), 20_000, 32, 1e-3),
 )
 # For 64x64 pixels on two CPU cores: what an hour can train, each on the data as in the paper. No
 # level has fewer channels than the 48 numbers of a 4x4 square: what those lose no depth brings back
 # (with 32 the held-out loss was twice that with 48).
 FACES = (
-    Rung(Architecture(base=48, middle=1, bottom=1, scales=2, patch=4), 6_000, 64, 2e-3),
-    Rung(Architecture(base=48, middle=1, bottom=1, scales=3, patch=4), 6_000, 64, 2e-3),
-    Rung(Architecture(base=64, middle=1, bottom=2, scales=3, patch=4), 8_000, 64, 1.5e-3),
-    Rung(Architecture(base=64, middle=1, bottom=2, scales=4, patch=2), 12_000, 32, 1e-3),
+    Recipe(Architecture(base=48, middle=1, bottom=1, scales=2, patch=4), 6_000, 64, 2e-3),
+    Recipe(Architecture(base=48, middle=1, bottom=1, scales=3, patch=4), 6_000, 64, 2e-3),
+    Recipe(Architecture(base=64, middle=1, bottom=2, scales=3, patch=4), 8_000, 64, 1.5e-3),
+    Recipe(Architecture(base=64, middle=1, bottom=2, scales=4, patch=2), 6_000, 32, 1e-3),
 )
 LADDERS = {"characters": CHARACTERS, "faces": FACES}
 

@@ -26,7 +26,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from experiments import runs
 from experiments.gates import effects_at, families, family_of, free_start, theory_start
 from experiments.ladder import PROCESS, SHIPPED, Ladder, load
-from experiments.machine import machine
+from experiments.machine import provenance
 from experiments.samplers import SAMPLERS, path_of
 from mlem_jax import checkpoint, gates, steps
 from mlem_jax.evaluate import Batch, couple
@@ -110,7 +110,7 @@ def main(settings: Settings) -> None:
     tables = {name: table(name, state.theta) for name, state in learned.items()}
     starts = {name: table(name, family_of(about).init()) for name, about in begun.items()}
     result = {
-        "machine": machine(),
+        **provenance("experiments.learn_gates"),
         "settings": determining(settings),
         "costs": ladder.levels.costs,
         "t": times.tolist(),

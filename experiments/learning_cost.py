@@ -21,7 +21,7 @@ from rich.console import Console
 from experiments import runs
 from experiments.gates import theory_start
 from experiments.ladder import PROCESS, SHIPPED, Ladder, load
-from experiments.machine import machine
+from experiments.machine import provenance
 from experiments.samplers import SAMPLERS, path_of
 from mlem_jax import gates, learn, steps
 from mlem_jax.draws import independent
@@ -69,7 +69,7 @@ def main(settings: Settings) -> None:
         f"{size / 2**20:.2f} MiB at {count} steps" for count, size in memory.items()))  # fmt: skip
     settings.out.mkdir(parents=True, exist_ok=True)
     result = {
-        "machine": machine(),
+        **provenance("experiments.learning_cost"),
         "settings": runs.recorded(settings),
         "seconds": seconds,
         "ratio_to_plain": {

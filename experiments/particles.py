@@ -55,7 +55,7 @@ from rich.progress import track
 
 from experiments import runs
 from experiments.gates import Family, open_bottom
-from experiments.machine import machine
+from experiments.machine import provenance
 from experiments.particles_report import (
     UNITS,
     cheapest_where,
@@ -346,9 +346,7 @@ def peers(
 ) -> list[dict[str, Any]]:
     """Rows of diffrax with all pairs, or a word on how to have them."""
     if importlib.util.find_spec("diffrax") is None:
-        console.print(
-            'diffrax is compared too if it is there: pip install "mlem_jax[peers]"', markup=False
-        )
+        console.print("diffrax is compared too if it is there: pip install diffrax", markup=False)
         return []
     from experiments import diffrax_driver as driver
 
@@ -416,7 +414,7 @@ def main(settings: Settings) -> None:
     console.print(shown_summary(cases))
     seconds = time.perf_counter() - begun
     result = {
-        "machine": machine(),
+        **provenance("experiments.particles"),
         "settings": runs.recorded(settings),
         "seconds": seconds,
         "cases": {name: case._asdict() | cases[name] for name, case in chosen.items()},

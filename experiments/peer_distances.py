@@ -2,7 +2,7 @@
 
 Of each family the variant is taken that came closest to the exact solution for its cost. Starts are
 the same for all methods of a seed, so their differences have less noise than they have themselves;
-the noise is fresh for every method, as it would be for a user.
+of two methods on one grid the noise too.
 """
 
 import time
@@ -28,8 +28,6 @@ from mlem_jax import plan
 from mlem_jax.noise import draw_starts, store_path
 from mlem_jax.solve import solve
 
-NAMES = tuple(name for name in FAMILIES if name != "diffrax heun")
-"""Families that are judged; Heun pays twice a step, which the coupled errors show already."""
 DATA = "data against data"
 
 
@@ -69,7 +67,7 @@ def chosen(
     points: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         points.setdefault((row["method"], str(row["parameters"])), []).append(row)
-    asked = [(family, cost) for cost in sampled.costs for family in NAMES]
+    asked = [(family, cost) for cost in sampled.costs for family in FAMILIES]
     found = {}
     for family, cost in [*asked, ("dpm-solver", sampled.dear)]:
         within = {

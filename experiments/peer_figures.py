@@ -24,8 +24,8 @@ def draw(
 ) -> None:
     """Error against cost, and each distance to the data, one row of panels a process.
 
-    Stretches in which ML-EM is closer to the exact solution than every peer are shaded; dashed
-    lines and bands are the data against itself.
+    Where ML-EM is closer to the exact solution than every peer it is shaded, darker where that is
+    beyond the noise of the pictures; dashed lines and bands are the data against itself.
     """
     columns = 1 + (len(METRICS) if data else 0)
     figure, axes = plt.subplots(
@@ -41,7 +41,7 @@ def draw(
                                label=family, markersize=4)  # fmt: skip
         for found in own["crossings"]:
             if (found["ml-em"], found["against"]) == ("ml-em", "every peer"):
-                for stretch in found["closer"]:
+                for stretch in [*found["closer"], *found["surely"]]:
                     line[0].axvspan(*stretch, color="C3", alpha=0.12)
         line[0].set_title(f"{PROCESSES[sampler]}: mse to the exact solution")
         line[0].legend(fontsize=7)

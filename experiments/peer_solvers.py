@@ -8,7 +8,7 @@ shows. Noise is handed over, in the clock of `noise.snr_clock`: a coarse step is
 fine ones it covers are driven by. diffrax integrates the probability-flow ODE in our time.
 """
 
-import importlib
+import importlib.metadata
 import importlib.util
 import time
 from collections.abc import Callable
@@ -61,6 +61,11 @@ def missing() -> str | None:
     """What this machine lacks and the command that installs it, in one line; None if nothing."""
     absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     return f"{', '.join(absent)} not found; install with: {INSTALL}" if absent else None
+
+
+def versions() -> dict[str, str]:
+    """Of the other projects."""
+    return {name: importlib.metadata.version(name) for name in NEEDED}
 
 
 def top_network(ladder: Ladder) -> Network:

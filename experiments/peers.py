@@ -4,7 +4,8 @@ diffusers' DPM-Solver++ (2M, and its SDE form), UniPC, DDIM and DDPM, diffrax's 
 the switch from a small network to the large one at several ratios, beside Euler-Maruyama, our
 two-step solver and ML-EM, which also stands on its peers' grid and step table: all driven by the
 same levels, from the same starts and along the same Brownian paths. First the distance to the exact
-solution of the top level's own SDE or ODE, for the cost paid; then, given the pictures (`--data`),
+solution of the top level's own SDE or ODE, for the cost paid (of the stacked ladder, to that of its
+own top); then, given the pictures (`--data`),
 distances to the data over several seeds. What is compared is the cost, evaluations times the stored
 cost of one; the seconds of a peer are those of its loop in Python too. Killed at any moment, the
 same command goes on. Writes results/peers.json and .png.
@@ -20,11 +21,12 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from experiments import courses, peer_distances, peer_figures, runs, tiny
+from experiments import courses, peer_distances, peer_figures, peer_solvers, runs, tiny
+from experiments.courses import Method
 from experiments.crossings import compare, sentence
 from experiments.effects import Piloted
 from experiments.ladder import SHIPPED, Ladder, load
-from experiments.machine import machine
+from experiments.machine import provenance
 from experiments.peer_distances import DATA, Judged, Sampled
 from experiments.peer_methods import FAMILIES, PROCESSES, Asked, kept_noise, methods_of, rows_of
 from experiments.peer_solvers import missing, top_network
@@ -125,11 +127,12 @@ def run(settings: Settings) -> None:
             console.print(line)
     settings.out.mkdir(parents=True, exist_ok=True)
     whole = {
-        "machine": machine(), "settings": determining, "costs": ladder.levels.costs,
+        **provenance("experiments.peers"), "settings": determining, "costs": ladder.levels.costs,
         "seconds": "of the solver; for diffusers with the loop in Python round it",
         "data against data": data,
         "crossings": [each for own in result.values() for each in own["crossings"]],
         "paired": [each for own in result.values() for each in own["paired"]],
+        "versions": peer_solvers.versions(),
         "conclusions": [line for name, own in result.items() for line in conclusions(name, own)],
         "rows": [row for own in result.values() for row in own["rows"]],
     }  # fmt: skip
@@ -157,7 +160,9 @@ def judged_sampler(
         return lambda method: rows_of(method, ladder, network, judged, noise_along)
 
     rows = courses.log_missing(settings.runs / f"{name}.jsonl", methods, judge, console)
-    rows = [{"process": PROCESSES[name], **row, "distances": None} for row in rows]
+    targets = {each.name: each.target for each in methods if isinstance(each, Method)}
+    rows = [{"process": PROCESSES[name], **row, "target": targets.get(row["method"], "top"),
+             "distances": None} for row in rows]  # fmt: skip
     result = {"rows": rows, "crossings": crossings(name, rows), "distances": [], "paired": [],
               "data": None}  # fmt: skip
     if settings.data is not None:
@@ -221,7 +226,7 @@ def crossings(name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def conclusions(name: str, own: dict[str, Any]) -> list[str]:
     """Sentences: at which costs ML-EM is closer to the exact solution, and to the data."""
-    lines = [f"{PROCESSES[name]}, to the exact solution: {line['ml-em']} is closer than every peer "
+    lines = [f"{PROCESSES[name]}, to its exact solution: {line['ml-em']} is closer than every peer "
              f"{sentence(line)}"
              for line in own["crossings"]
              if line["against"] == "every peer" and line["ml-em"] in FAMILIES]  # fmt: skip

@@ -25,7 +25,7 @@ from rich.table import Table
 from experiments import runs
 from experiments.gates import families
 from experiments.ladder import PROCESS, SHIPPED, Ladder, load
-from experiments.machine import machine
+from experiments.machine import provenance
 from experiments.samplers import SAMPLERS, path_of
 from mlem_jax import draws, pilot, plan, steps
 from mlem_jax.evaluate import Batch, couple, judge, stack_plans
@@ -69,7 +69,7 @@ def main(settings: Settings) -> None:
     ladder = load(settings.ladder)
     (settings.out / "pilot").mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {
-        "machine": machine(),
+        **provenance("experiments.pilot"),
         "settings": runs.recorded(settings),
         "costs": ladder.levels.costs,
         "samplers": {},

@@ -21,7 +21,7 @@ from rich.progress import track
 from experiments import runs
 from experiments.comparison import Method, Result, best_of_groups, picture_rows, run, table
 from experiments.ladder import PROCESS, SHIPPED, load, measured_gamma, relative_costs
-from experiments.machine import machine
+from experiments.machine import provenance
 from mlem_jax import draws, gates, plan, process, steps
 from mlem_jax.levels import Levels, measure_costs
 from mlem_jax.noise import draw_starts
@@ -95,7 +95,7 @@ def main(settings: Settings) -> None:
     console.print(table(shown, len(costs)))
     settings.out.mkdir(parents=True, exist_ok=True)
     result = {
-        "machine": machine(),
+        **provenance("experiments.quickstart"),
         "settings": runs.recorded(settings),
         "costs": costs,
         "gamma": gamma,

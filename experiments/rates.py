@@ -28,7 +28,7 @@ from rich.progress import track
 from rich.table import Table
 
 from experiments import runs
-from experiments.machine import machine
+from experiments.machine import provenance
 from mlem_jax import draws, events, gates, plan, steps
 from mlem_jax.draws import Draw
 from mlem_jax.levels import Levels
@@ -89,7 +89,7 @@ def main(settings: Settings) -> None:
     console.print(shown_fits(fits), shown_counts(counts))
     settings.out.mkdir(parents=True, exist_ok=True)
     result = {
-        "machine": machine(),
+        **provenance("experiments.rates"),
         "settings": runs.recorded(settings),
         "fits": fits,
         "points": points,

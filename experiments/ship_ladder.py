@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 
 from experiments import images
-from experiments.ladder import SHIPPED, Rung, data_level, restore_average
+from experiments.ladder import SHIPPED, Recipe, data_level, restore_average
 from experiments.machine import machine
 from experiments.train_levels import held_out_losses, split
 from mlem_jax import checkpoint
@@ -30,6 +30,8 @@ class Settings:
 
     data: Path
     """The pictures the levels were trained on; the same held-out part is used again."""
+    licence: str
+    """What the model card says of the pictures: whose they are, and what may be done with them."""
     runs: Path = Path("runs/levels")
     """What experiments.train_levels wrote with --out."""
     out: Path = SHIPPED
@@ -40,8 +42,6 @@ class Settings:
     """As in training."""
     held_out: int = 1000
     """As in training."""
-    licence: str = "CC0 art of the Nouns project, composed at random from its trait layers"
-    """What the model card says of the pictures."""
 
 
 def main(settings: Settings) -> None:
@@ -51,9 +51,9 @@ def main(settings: Settings) -> None:
     if not folders:
         raise FileNotFoundError(f"expected runs level_1, level_2, ... in {settings.runs}")
     trained = [restore_average(folder / "average") for folder in folders]
-    rungs = [rung_of(about) for about, _ in trained]
+    recipes = [recipe_of(about) for about, _ in trained]
     params = [averaged for _, averaged in trained]
-    rows = measure(rungs, params, held_out)
+    rows = measure(recipes, params, held_out)
     for old in settings.out.glob("level_*"):
         shutil.rmtree(old)
     (settings.out / "stack.npz").unlink(missing_ok=True)  # The shares were the old networks'.
@@ -76,19 +76,21 @@ def main(settings: Settings) -> None:
     (settings.out / "README.md").write_text(written_card(card))
 
 
-def measure(rungs: list[Rung], params: list[Params], held_out: np.ndarray) -> list[dict[str, Any]]:
+def measure(
+    recipes: list[Recipe], params: list[Params], held_out: np.ndarray
+) -> list[dict[str, Any]]:
     """What the card says of each level: its training, size, time, FLOPs and held-out losses."""
-    drifts = [data_level(rung.architecture) for rung in rungs]
+    drifts = [data_level(recipe.architecture) for recipe in recipes]
     x, t = jnp.zeros((BATCH, *held_out.shape[1:])), jnp.float32(0.5)
     seconds = measure_costs(drifts, params, x, t)
     flops = count_flops(drifts, params, x, t)
     rows = []
-    for rung, own, time, work in zip(rungs, params, seconds, flops, strict=True):
-        losses = held_out_losses(rung.architecture, own, held_out)
+    for recipe, own, time, work in zip(recipes, params, seconds, flops, strict=True):
+        losses = held_out_losses(recipe.architecture, own, held_out)
         row = {
             "level": len(rows) + 1,
-            **rung._asdict(),
-            "architecture": rung.architecture._asdict(),
+            **recipe._asdict(),
+            "architecture": recipe.architecture._asdict(),
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(own)),
             "milliseconds_per_image": 1e3 * time / BATCH,
             "megaflops_per_image": work / BATCH / 1e6,
@@ -102,10 +104,10 @@ def measure(rungs: list[Rung], params: list[Params], held_out: np.ndarray) -> li
     return rows
 
 
-def rung_of(about: dict[str, Any]) -> Rung:
+def recipe_of(about: dict[str, Any]) -> Recipe:
     """What a level was really trained with."""
-    fields = {name: about.get(name) for name in Rung._fields}
-    return Rung(**{**fields, "architecture": Architecture(**about["architecture"])})
+    fields = {name: about.get(name) for name in Recipe._fields}
+    return Recipe(**{**fields, "architecture": Architecture(**about["architecture"])})
 
 
 def written_card(card: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from experiments import images, runs
 from experiments.ladder import PROCESS, SHIPPED, Ladder, load
-from experiments.machine import machine
+from experiments.machine import provenance
 from experiments.train_levels import split, to_unit
 from mlem_jax import shares, stack
 from mlem_jax.shares import StackErrors
@@ -80,7 +80,7 @@ def main(settings: Settings) -> None:
     for table in (shown_shares(fitted), shown_total(rows)):
         console.print(table)
     result = {
-        "machine": machine(), "settings": runs.recorded(settings),
+        **provenance("experiments.stack"), "settings": runs.recorded(settings),
         "pictures_fitted": half, "pictures_judged": len(held_out) - half,
         "times": np.asarray(fitted.times).tolist(), "shares": np.asarray(fitted.shares).tolist(),
         "rows": rows,

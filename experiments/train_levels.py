@@ -22,7 +22,7 @@ import tyro
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from experiments import images, runs
-from experiments.ladder import LADDERS, PREDICTION, PROCESS, Rung, restore_average
+from experiments.ladder import LADDERS, PREDICTION, PROCESS, Recipe, restore_average
 from mlem_jax import checkpoint
 from mlem_jax.denoise import Network, Trainer, TrainState, denoising_trainer, loss_by_band
 from mlem_jax.levels import linen_drift
@@ -68,24 +68,24 @@ def main(settings: Settings) -> None:
     if pictures.skipped:
         print(f"skipped {len(pictures.skipped)} broken files: {', '.join(pictures.skipped)}")
     train, held_out = split(pictures.images, settings.held_out)
-    rungs = LADDERS[settings.ladder]
-    chosen = settings.levels or tuple(range(1, len(rungs) + 1))
+    recipes = LADDERS[settings.ladder]
+    chosen = settings.levels or tuple(range(1, len(recipes) + 1))
     for level in chosen:
-        if not 1 <= level <= len(rungs):
-            raise ValueError(f"expected levels from 1 to {len(rungs)}, got {level}")
-    for level in sorted(chosen, key=lambda level: teachers_before(rungs, level)):
-        rung = rungs[level - 1]
-        rung = rung._replace(steps=settings.steps or rung.steps)
+        if not 1 <= level <= len(recipes):
+            raise ValueError(f"expected levels from 1 to {len(recipes)}, got {level}")
+    for level in sorted(chosen, key=lambda level: teachers_before(recipes, level)):
+        recipe = recipes[level - 1]
+        recipe = recipe._replace(steps=settings.steps or recipe.steps)
         directory = settings.out / f"level_{level}"
-        if not train_level(rung, directory, train, held_out, settings, deadline):
+        if not train_level(recipe, directory, train, held_out, settings, deadline):
             print("time is up; the same command goes on from here")
             return
 
 
-def teachers_before(rungs: Sequence[Rung], level: int) -> int:
+def teachers_before(recipes: Sequence[Recipe], level: int) -> int:
     """How many levels have to be trained before this one: its teacher, that one's teacher, ..."""
-    teacher = rungs[level - 1].teacher
-    return 0 if teacher is None else 1 + teachers_before(rungs, teacher)
+    teacher = recipes[level - 1].teacher
+    return 0 if teacher is None else 1 + teachers_before(recipes, teacher)
 
 
 def split(pictures: np.ndarray, held_out: int) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +101,7 @@ def to_unit(pictures: Any) -> jax.Array:
 
 
 def train_level(
-    rung: Rung,
+    recipe: Recipe,
     directory: Path,
     train: np.ndarray,
     held_out: np.ndarray,
@@ -109,14 +109,14 @@ def train_level(
     deadline: float,
 ) -> bool:
     """Train one level from its last checkpoint; False if the deadline came first."""
-    runs.check_settings(directory, determining(rung, settings))
+    runs.check_settings(directory, determining(recipe, settings))
     manager = ocp.CheckpointManager(
         directory.absolute() / "checkpoints", options=ocp.CheckpointManagerOptions(max_to_keep=2)
     )
     teacher, taught = None, None
-    if rung.teacher is not None:
-        teacher, taught = trained(settings.out / f"level_{rung.teacher}")
-    trainer, state = make_trainer(rung, train.shape[1:], settings.seed, teacher)
+    if recipe.teacher is not None:
+        teacher, taught = trained(settings.out / f"level_{recipe.teacher}")
+    trainer, state = make_trainer(recipe, train.shape[1:], settings.seed, teacher)
     if (latest := manager.latest_step()) is not None:
         restored = manager.restore(
             latest, args=ocp.args.StandardRestore(checkpoint.abstract(state))
@@ -130,13 +130,13 @@ def train_level(
     )
     log = directory / "log.jsonl"
     runs.cut_log(log, int(state.step))
-    batches = batches_of(train, rung.batch, settings)
+    batches = batches_of(train, recipe.batch, settings)
     saved = time.monotonic()
-    with progress(directory.name, rung, int(state.step)) as advance:
-        for number in range(int(state.step), rung.steps):
+    with progress(directory.name, recipe, int(state.step)) as advance:
+        for number in range(int(state.step), recipe.steps):
             state, loss = step(state, batches[number], taught)
             done, now = number + 1, time.monotonic()
-            if done % settings.log_every == 0 or done == rung.steps:
+            if done % settings.log_every == 0 or done == recipe.steps:
                 runs.append(log, step=done, loss=float(loss), rate=advance(done, float(loss)))
             if now - saved > 60 * settings.checkpoint_minutes or now > deadline:
                 manager.save(done, args=ocp.args.StandardSave(state))
@@ -145,15 +145,15 @@ def train_level(
                 advance(done, float(loss))
                 manager.wait_until_finished()
                 return False
-    if manager.latest_step() != rung.steps:
-        manager.save(rung.steps, args=ocp.args.StandardSave(state))
+    if manager.latest_step() != recipe.steps:
+        manager.save(recipe.steps, args=ocp.args.StandardSave(state))
     manager.wait_until_finished()
-    about = {**determining(rung, settings), "shape": list(train.shape[1:])}
+    about = {**determining(recipe, settings), "shape": list(train.shape[1:])}
     checkpoint.save(directory / "average", state.average, about=about)
-    losses = held_out_losses(rung.architecture, state.average, held_out)
+    losses = held_out_losses(recipe.architecture, state.average, held_out)
     by_band = [round(float(loss), 5) for loss in losses.mean(axis=1)]
     runs.append(
-        log, step=rung.steps, held_out=round(float(losses.mean()), 5), held_out_by_band=by_band
+        log, step=recipe.steps, held_out=round(float(losses.mean()), 5), held_out_by_band=by_band
     )
     print(f"held-out loss {losses.mean():.4f}, from clean to noisy {by_band}")
     return True
@@ -181,14 +181,14 @@ def trained(directory: Path) -> tuple[Network, Params]:
 
 
 def make_trainer(
-    rung: Rung, shape: tuple[int, ...], seed: int, teacher: Network | None
+    recipe: Recipe, shape: tuple[int, ...], seed: int, teacher: Network | None
 ) -> tuple[Trainer, TrainState]:
     """The trainer of one network and its state before the first step."""
     on_cpu = jax.default_backend() == "cpu"
-    network = UNet(rung.architecture, depthwise_trained if on_cpu else default_depthwise())
-    warm_up = min(500, rung.steps // 10 + 1)
+    network = UNet(recipe.architecture, depthwise_trained if on_cpu else default_depthwise())
+    warm_up = min(500, recipe.steps // 10 + 1)
     schedule = optax.warmup_cosine_decay_schedule(
-        0.0, rung.learning_rate, warm_up, rung.steps, end_value=rung.learning_rate / 100
+        0.0, recipe.learning_rate, warm_up, recipe.steps, end_value=recipe.learning_rate / 100
     )
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
     level = linen_drift(network)
@@ -199,11 +199,11 @@ def make_trainer(
     return trainer, trainer.init(params)
 
 
-def determining(rung: Rung, settings: Settings) -> dict[str, Any]:
+def determining(recipe: Recipe, settings: Settings) -> dict[str, Any]:
     """All that the trained parameters depend on, but for a teacher's own."""
     return {
-        **rung._asdict(),
-        "architecture": rung.architecture._asdict(),
+        **recipe._asdict(),
+        "architecture": recipe.architecture._asdict(),
         "data": settings.data.name,
         "size": settings.size,
         "mirror": settings.mirror,
@@ -213,7 +213,7 @@ def determining(rung: Rung, settings: Settings) -> dict[str, Any]:
 
 
 @contextmanager
-def progress(name: str, rung: Rung, begun: int) -> Iterator[Callable[[int, float], float]]:
+def progress(name: str, recipe: Recipe, begun: int) -> Iterator[Callable[[int, float], float]]:
     """A bar with loss, images/s and time left; yields `(steps done, loss) -> images/s`."""
     columns = (
         TextColumn("{task.description}"),
@@ -224,12 +224,12 @@ def progress(name: str, rung: Rung, begun: int) -> Iterator[Callable[[int, float
         TimeRemainingColumn(),
     )
     with Progress(*columns) as bar:
-        task = bar.add_task(name, total=rung.steps, completed=begun, state="compiling")
+        task = bar.add_task(name, total=recipe.steps, completed=begun, state="compiling")
         last = [time.monotonic(), begun]
 
         def advance(done: int, loss: float) -> float:
             now = time.monotonic()
-            rate = (done - last[1]) * rung.batch / (now - last[0])
+            rate = (done - last[1]) * recipe.batch / (now - last[0])
             last[:] = [now, done]
             bar.update(task, completed=done, state=f"loss {loss:.4f}  {rate:.0f} images/s")
             return round(rate, 1)

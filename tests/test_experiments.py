@@ -32,9 +32,12 @@ def pictures(tmp_path):
 
 @pytest.fixture
 def small_rungs(monkeypatch):
-    rungs = (ladder.Rung(SMALL._replace(base=4), 30, 4, 1e-3), ladder.Rung(SMALL, 30, 4, 1e-3))
-    monkeypatch.setitem(ladder.LADDERS, "characters", rungs)
-    return rungs
+    recipes = (
+        ladder.Recipe(SMALL._replace(base=4), 30, 4, 1e-3),
+        ladder.Recipe(SMALL, 30, 4, 1e-3),
+    )
+    monkeypatch.setitem(ladder.LADDERS, "characters", recipes)
+    return recipes
 
 
 def final_state(out, level):
@@ -119,7 +122,9 @@ def test_a_trained_ladder_is_shipped_with_its_card(pictures, small_rungs, tmp_pa
     runs, out = tmp_path / "runs", tmp_path / "shipped"
     with jax.enable_x64(False):
         train_levels.main(train_levels.Settings(data=pictures, size=8, out=runs, levels=(1, 2)))
-        ship_ladder.main(ship_ladder.Settings(data=pictures, runs=runs, out=out, size=8))
+        ship_ladder.main(
+            ship_ladder.Settings(data=pictures, licence="ours", runs=runs, out=out, size=8)
+        )
         found = ladder.load(out)
     assert found.shape == (8, 8, 3)
     assert jax.tree.all(
@@ -133,15 +138,17 @@ def test_a_trained_ladder_is_shipped_with_its_card(pictures, small_rungs, tmp_pa
         jax.enable_x64(False),
         pytest.raises(FileNotFoundError, match=r"expected a checkpoint .* at .*level_2/average"),
     ):
-        ship_ladder.main(ship_ladder.Settings(data=pictures, runs=runs, out=out, size=8))
+        ship_ladder.main(
+            ship_ladder.Settings(data=pictures, licence="ours", runs=runs, out=out, size=8)
+        )
 
 
 def test_a_level_that_follows_another_is_trained_after_it(pictures, monkeypatch, tmp_path):
-    rungs = (
-        ladder.Rung(SMALL._replace(base=4), 60, 4, 3e-3, teacher=2),
-        ladder.Rung(SMALL._replace(base=4), 2, 4, 1e-3),
+    recipes = (
+        ladder.Recipe(SMALL._replace(base=4), 60, 4, 3e-3, teacher=2),
+        ladder.Recipe(SMALL._replace(base=4), 2, 4, 1e-3),
     )
-    monkeypatch.setitem(ladder.LADDERS, "characters", rungs)
+    monkeypatch.setitem(ladder.LADDERS, "characters", recipes)
     settings = train_levels.Settings(data=pictures, size=8, out=tmp_path, levels=(1, 2))
     with pytest.raises(FileNotFoundError, match=r"expected a checkpoint .* at .*level_2/average"):
         train_levels.main(dataclasses.replace(settings, levels=(1,)))
@@ -155,10 +162,10 @@ def test_a_level_that_follows_another_is_trained_after_it(pictures, monkeypatch,
         for about, params in (follower, teacher)
     )
     alone = train_levels.Settings(data=pictures, size=8, out=tmp_path / "alone", levels=(1,))
-    monkeypatch.setitem(ladder.LADDERS, "characters", (rungs[0]._replace(teacher=None),))
+    monkeypatch.setitem(ladder.LADDERS, "characters", (recipes[0]._replace(teacher=None),))
     train_levels.main(alone)
     params = ladder.restore_average(tmp_path / "alone" / "level_1" / "average")[1]
-    untaught = ladder.data_level(rungs[0].architecture)(params, x, 0.5)
+    untaught = ladder.data_level(recipes[0].architecture)(params, x, 0.5)
     assert jnp.mean((said - taught) ** 2) < 0.1 * jnp.mean((untaught - taught) ** 2)
 
 

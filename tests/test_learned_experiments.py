@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import curves, error_against_cost, figures, learn_gates, pilot
+from experiments import curves, error_against_cost, figure_error, figures, learn_gates, pilot
 
 
 @pytest.fixture
@@ -104,8 +104,20 @@ def check_figures(settings, out):
     ]}  # fmt: skip
     (settings.ladder / "card.json").write_text(json.dumps(card))
     drawn = figures.Settings(
-        ladder=settings.ladder, results=settings.out, samplers=("ddpm",), tiny=True, out=out
-    )
+        ladder=settings.ladder, results=settings.out, samplers=("ddpm",), tiny=True, out=out,
+        runs=out / "effects",
+    )  # fmt: skip
+    measured = settings.out / "error_against_cost.json"
+    compared = json.loads(measured.read_text())
+    middle = [row for row in compared["rows"] if row["method"] == "pilot, midpoint"]
+    ours = [name.replace("two levels", "levels 1 2") for name in figure_error.OURS]
+    rows = [{**row, "method": name} for row in middle for name in [*ours, "pilot, trapezoid"]]
+    (settings.out / "compare_draws.json").write_text(json.dumps({**compared, "rows": rows}))
+    with (
+        jax.enable_x64(False),
+        pytest.raises(FileNotFoundError, match=r"expected .*learned_gates/ddim; make them with"),
+    ):
+        figures.main(dataclasses.replace(drawn, samplers=("ddpm", "ddim")))
     with jax.enable_x64(False):
         figures.main(drawn)
         whole = {file.name: file.read_bytes() for file in out.glob("*.json")}
@@ -120,9 +132,26 @@ def check_figures(settings, out):
     assert rows["Euler-Maruyama, 60 steps"]["mse"] == 0
     for kind in ("inverse cost, independent", "theory, independent", "learned, independent"):
         assert rows[f"ML-EM, {kind}"]["mse"] > 0
-    for points in json.loads(whole["error_ddpm.json"])["curves"].values():
+    drawn_errors = json.loads(whole["error_ddpm.json"])
+    assert set(figure_error.OURS) < set(drawn_errors["curves"])
+    assert "pilot, trapezoid" not in drawn_errors["curves"]
+    assert len(drawn_errors["measured"]) == 2
+    assert all(each["command"] for each in drawn_errors["measured"])
+    assert len(drawn_errors["runs"]) == len(compared["rows"]) + len(middle) * len(ours)
+    for points in drawn_errors["curves"].values():
         assert all(point.keys() == {"method", "cost", "seconds", "mse", "GFLOP"}
                    for point in points)  # fmt: skip
+
+
+def test_no_two_curves_look_the_same():
+    alone = [f"Euler-Maruyama, level 4, {grid}" for grid in ("uniform", "log-SNR")]
+    alone += [f"second-order, level 4, {grid}" for grid in ("uniform", "log-SNR")]
+    gated = [f"{gates}, {draw}" for gates in figure_error.GATES for draw in figure_error.DRAWS]
+    chosen = [f"{each}, best of 15" for each in gated if "midpoint" not in each]
+    names = ["Euler-Maruyama, level 3, uniform", *alone, *figure_error.OURS, *gated, *chosen]
+    names.remove("pilot, systematic")  # In `OURS`.
+    styles = [tuple(sorted(figure_error.style_of(name, 4).items())) for name in names]
+    assert len(set(styles)) == len(names)
 
 
 def test_a_ratio_of_costs_is_taken_at_equal_error():

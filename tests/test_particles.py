@@ -124,7 +124,7 @@ def test_the_whole_tutorial_runs_on_a_small_ring(tmp_path):
         particles.main(particles.Settings(tiny=True, out=tmp_path))
     result = json.loads((tmp_path / "particles.json").read_text())
     assert (tmp_path / "particles.png").stat().st_size > 5000
-    assert set(result) == {"machine", "settings", "seconds", "cases"}
+    assert set(result) == {"machine", "commit", "command", "settings", "seconds", "cases"}
     for name, case in result["cases"].items():
         reaches = particles.TINY[name].reaches
         assert case["reaches"] == list(reaches)

@@ -166,7 +166,13 @@ def test_a_crossing_is_found_between_the_points():
     assert first == pytest.approx(8, rel=0.03)
     assert last == pytest.approx(32)
     assert found["nearest"]["ratio"] == pytest.approx(8 / 32)
-    assert "from cost 8 to 32 (of 2 to 32)" in crossings.sentence(found)
+    assert found["surely"] == found["closer"]  # Both pictures say the same.
+    assert "at costs 8.1 to 32.0, beyond the noise" in crossings.sentence(found)
+    # Of two pictures one says the other way round: closer in the mean, and not for sure.
+    split = [row("a", 2.0, 0.3) | {"picture_errors": [0.01, 0.5]}, *rows[201:]]
+    doubtful = crossings.compare(split, ["a"], ["b"])
+    assert doubtful["closer"] == [[2, 2]]
+    assert doubtful["surely"] == []
     assert "nowhere" in crossings.sentence(crossings.compare(rows, ["b"], ["b"]))
     assert crossings.compare(rows, ["a"], ["none"]) is None
     # Of two points alone nothing is known between them.
@@ -189,22 +195,25 @@ def test_features_are_trained_shipped_and_loaded(tmp_path):
 
 
 HEADS = {"euler", "two-step", "dpm-solver", "unipc", "ddim", "diffrax euler", "diffrax heun",
+         "ddpm", "sde-dpm-solver",
          "switch", "switch on two-step", "ml-em of the paper", "ml-em", "ml-em on two-step",
          "ml-em stacked on two-step"}  # fmt: skip
 NUMBER = (int, float)
 SCHEMA = {"process": str, "sampler": str, "method": str, "draw": int, "parameters": dict,
           "evaluations": list, "cost": NUMBER, "mse": NUMBER, "picture_errors": list,
-          "seconds": NUMBER, "best": bool, "distances": (dict, type(None))}  # fmt: skip
+          "seconds": NUMBER, "best": bool, "target": str,
+          "distances": (dict, type(None))}  # fmt: skip
 
 
 def test_everything_runs_on_random_networks_and_keeps_its_schema(tmp_path):
     pytest.importorskip("diffusers")
     pytest.importorskip("diffrax")
     with jax.enable_x64(False):
-        peers.main(peers.Settings(tiny=True, samplers=("ddim",), out=tmp_path))
+        peers.main(peers.Settings(tiny=True, out=tmp_path))
     result = json.loads((tmp_path / "peers.json").read_text())
-    assert set(result) == {"machine", "settings", "costs", "seconds", "data against data",
-                           "crossings", "paired", "conclusions", "rows"}  # fmt: skip
+    assert set(result) == {"machine", "commit", "command", "versions", "settings", "costs",
+                           "seconds", "data against data", "crossings", "paired", "conclusions",
+                           "rows"}  # fmt: skip
     for row in result["rows"]:
         assert set(row) == set(SCHEMA)
         assert all(isinstance(row[name], kind) for name, kind in SCHEMA.items())
@@ -215,7 +224,15 @@ def test_everything_runs_on_random_networks_and_keeps_its_schema(tmp_path):
     assert any(row["distances"] for row in result["rows"])
     assert set(result["data against data"]) == set(distances.METRICS)
     for line in result["crossings"]:
-        assert set(line) == {"process", "ml-em", "against", "compared", "closer", "nearest"}
+        assert set(line) == {
+            "process",
+            "ml-em",
+            "against",
+            "compared",
+            "closer",
+            "surely",
+            "nearest",
+        }
 
     # The same update under two names, along the same path.
     def errors(name):
