@@ -20,7 +20,7 @@ from rich.console import Console
 
 from experiments import courses, runs
 from experiments.courses import Course
-from experiments.curves import Pictures, Points, curve, summarise, summary_table
+from experiments.curves import PAPER, Pictures, Points, curve, summarise, summary_table
 from experiments.draw_methods import (
     plain,
     second_order_alone,
@@ -104,7 +104,7 @@ def main(settings: Settings) -> None:
 
 
 def papers_rows(name: str, settings: Settings) -> list[dict[str, Any]]:
-    """The rows of the paper's gates, if they are of the same starts and paths.
+    """The rows of the paper's gates and step counts, if they are of the same starts and paths.
 
     Raises:
         FileNotFoundError: if they were not measured.
@@ -119,7 +119,14 @@ def papers_rows(name: str, settings: Settings) -> list[dict[str, Any]]:
         if own != theirs:
             raise ValueError(f"expected {settings.papers} to be of {key} {own}, got {theirs}; give "
                              "both experiments the same")  # fmt: skip
-    return [row for row in found["rows"] if row["sampler"] == name and row["method"] in PAPERS]
+    top = f"Euler-Maruyama, level {len(found['costs'])}, uniform"
+    return [row for row in found["rows"] if row["sampler"] == name
+            and (row["method"] in PAPERS or (row["method"] == top and many(row)))]  # fmt: skip
+
+
+def many(row: dict[str, Any]) -> bool:
+    """Whether a row has as many steps as Euler-Maruyama in the paper's figures."""
+    return row["parameters"].get("steps") in PAPER
 
 
 def alone_and_paper(
@@ -128,18 +135,20 @@ def alone_and_paper(
     """The top level alone, of first and of second order, on both grids; the paper's best draws."""
     del which  # A single draw is compared with the best of theirs.
     names = dict.fromkeys(row["method"] for row in rows)
+    few, dear = ([row for row in rows if many(row) == wanted] for wanted in (False, True))
 
-    def points(start: str) -> Points:
+    def points(start: str, own: list[dict[str, Any]] = few) -> Points:
         return [
             each
             for name in names
             if name.startswith(start)
-            for each in curve(rows, name, "median", pictures)
+            for each in curve(own, name, "median", pictures)
         ]
 
     papers = [each for name in PAPERS for each in curve(rows, name, "best", pictures)]
     return {
         "Euler-Maruyama": points("Euler-Maruyama"),
+        "Euler-Maruyama, 250 steps or more": points("Euler-Maruyama", dear),
         "second-order, top alone": points("second-order, level"),
         "best of 15 of the paper's": papers,
     }

@@ -6,6 +6,7 @@ of two methods on one grid the noise too.
 """
 
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from experiments import courses, images
+from experiments import courses, images, runs
 from experiments.courses import Method
 from experiments.distances import METRICS, distance_to, interval
 from experiments.ladder import Ladder
@@ -24,7 +25,7 @@ from experiments.peer_solvers import Network, Peer
 from experiments.samplers import SAMPLERS, path_of
 from experiments.train_features import load_features
 from experiments.train_levels import split, to_unit
-from mlem_jax import plan
+from mlem_jax import checkpoint, plan
 from mlem_jax.noise import draw_starts, store_path
 from mlem_jax.solve import solve
 
@@ -109,6 +110,9 @@ def measured(
 
     def judge() -> Callable[[Judged], list[dict[str, Any]]]:
         train, held_out = split(images.load(data, ladder.shape[0]).images, 1000)
+        about = checkpoint.read_about(features)
+        runs.check_settings(log.with_suffix(""), {"held_out": zlib.crc32(held_out.tobytes()),
+                                                  "features": about})  # fmt: skip
         distances = distance_to(np.asarray(to_unit(held_out)), load_features(features))
 
         def rows(each: Judged) -> list[dict[str, Any]]:

@@ -73,7 +73,6 @@ def test_coarse_noise_is_the_librarys_coarse_path(problem):
 
 
 def test_diffrax_along_our_increments_is_our_euler_maruyama(problem):
-    pytest.importorskip("diffrax")
     from experiments import diffrax_driver as driver
 
     fine, count = particles_run.fine_noise(problem), problem.fine // 2
@@ -90,7 +89,6 @@ def test_diffrax_along_our_increments_is_our_euler_maruyama(problem):
 
 
 def test_levy_areas_have_their_variance_and_are_independent_of_the_increments():
-    pytest.importorskip("diffrax")
     from experiments import diffrax_driver as driver
 
     path = driver.coarse_increments(jax.random.normal(jax.random.key(0), (64 * 50, 500)), 50)

@@ -95,7 +95,6 @@ def test_unipc_is_closer_to_the_fine_solution_than_first_order(start):
 
 
 def test_diffrax_euler_is_our_euler_maruyama_of_the_ode(start):
-    pytest.importorskip("diffrax")
     grid = steps.uniform_grid(0.99, 0.01, 20)
     found = peer_solvers.diffrax_euler(grid)(NETWORK, start, None)
     assert_same(found, ours(steps.diffusion_euler_maruyama(PROCESS, grid, churn=0.0), start))
@@ -103,7 +102,6 @@ def test_diffrax_euler_is_our_euler_maruyama_of_the_ode(start):
 
 @pytest.mark.parametrize(("solver", "count"), [("diffrax_euler", 8), ("diffrax_heun", 15)])
 def test_diffrax_pays_what_is_said(start, solver, count):
-    pytest.importorskip("diffrax")
     ran = []
 
     def counted(params, x, t):
@@ -207,7 +205,6 @@ SCHEMA = {"process": str, "sampler": str, "method": str, "draw": int, "parameter
 
 def test_everything_runs_on_random_networks_and_keeps_its_schema(tmp_path):
     pytest.importorskip("diffusers")
-    pytest.importorskip("diffrax")
     with jax.enable_x64(False):
         peers.main(peers.Settings(tiny=True, out=tmp_path))
     result = json.loads((tmp_path / "peers.json").read_text())
