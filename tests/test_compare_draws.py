@@ -19,7 +19,13 @@ def settings(small_ladder, tmp_path, monkeypatch):
     shares = jnp.asarray([[1.0, 0.7], [1.0, 0.5]])
     save_stack(small_ladder / "stack.npz", Stack(jnp.asarray([0.0, 1.0]), shares))
     papers = {"settings": {"ladder": "ladder", "images": 2, "reference_steps": 24, "seed": 0},
-              "rows": []}  # fmt: skip
+              "costs": [0.1, 1.0], "rows": [
+        {"sampler": "ddpm", "method": f"Euler-Maruyama, level {level}, uniform", "draw": 0,
+         "parameters": {"steps": count}, "evaluations": [0, count], "cost": cost, "mse": error,
+         "picture_errors": [error, error], "seconds": 1.0, "best": False}
+        for level, count, cost, error in
+        [(2, 5, 5.0, 1e-9), (1, 250, 25.0, 1e-9), (2, 250, 250.0, 100.0), (2, 500, 500.0, 1e-9)]
+    ]}  # fmt: skip
     (tmp_path / "papers.json").write_text(json.dumps(papers))
     return compare_draws.Settings(
         ladder=small_ladder, papers=tmp_path / "papers.json", samplers=("ddpm",), few=(2,),
@@ -44,7 +50,16 @@ def test_every_kind_of_draw_is_compared_and_a_killed_run_goes_on(settings):
     for kind in ("Euler-Maruyama", "independent", "systematic", "nested", "second-order", "switch",
                  "stacked", "trapezoid", "cell weights", "levels 1 2"):  # fmt: skip
         assert kind in names
+    # Of the rows that lie there, those of the top level at the paper's counts, and apart from few.
+    many = [row["cost"] for row in first["rows"] if row["parameters"].get("steps", 0) > 24]
+    assert many == [250, 500]
+    (line,) = (line for line in first["summary"]["ddpm"] if line["method"] == "pilot, midpoint")
+    ((cost, error),) = line["points"]
+    between = 250 * 2 ** (np.log(error / 100) / np.log(1e-11))
+    assert line["ratios"]["Euler-Maruyama, 250 steps or more"] == pytest.approx(between / cost)
     for row in first["rows"]:
+        if row["parameters"].get("steps", 0) > 24:
+            continue
         assert row["cost"] == pytest.approx(np.dot(row["evaluations"], first["costs"]), rel=1e-5)
         assert np.mean(row["picture_errors"]) == pytest.approx(row["mse"], rel=1e-3)
 
