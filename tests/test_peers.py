@@ -232,8 +232,14 @@ def test_everything_runs_on_random_networks_and_keeps_its_schema(tmp_path):
         }
 
     # The same update under two names, along the same path.
-    def errors(name):
-        return [row["mse"] for row in result["rows"] if row["method"] == name]
+    def errors(process, name):
+        return [row["mse"] for row in result["rows"]
+                if (row["process"], row["method"]) == (process, name)]  # fmt: skip
 
-    assert errors("ddim, uniform") == pytest.approx(errors("euler, uniform"), rel=1e-3)
+    for process, name in (("ODE", "ddim, uniform"), ("SDE", "ddpm, uniform")):
+        assert len(errors(process, name)) == 2
+        assert errors(process, name) == pytest.approx(errors(process, "euler, uniform"), rel=1e-3)
+    stacked = {row["target"] for row in result["rows"] if "stacked" in row["method"]}
+    assert stacked == {"stacked top"}
+    assert {row["target"] for row in result["rows"] if "stacked" not in row["method"]} == {"top"}
     assert (tmp_path / "peers.png").stat().st_size > 5000
