@@ -96,8 +96,7 @@ def fixed_and_alone(
     rows: list[dict[str, Any]], which: str, pictures: Pictures
 ) -> dict[str, list[tuple[float, float]]]:
     """Gates fixed by cost, and the top level alone: on its better grid, and as in the paper."""
-    levels = [row["method"] for row in rows if row["method"].startswith("Euler-Maruyama")]
-    top = max(levels, key=lambda name: int(name.split()[2].strip(","))).rsplit(",", 1)[0]
+    top = f"Euler-Maruyama, level {max(levels_alone(rows))}"
     uniform = [row for row in rows if row["method"] == f"{top}, uniform"]
     paper = [row for row in uniform if row["parameters"]["steps"] in PAPER]
     return {
@@ -111,6 +110,17 @@ def fixed_and_alone(
         ],
         "Euler-Maruyama, 250 steps or more": curve(paper, f"{top}, uniform", "median", pictures),
     }
+
+
+def levels_alone(rows: list[dict[str, Any]]) -> set[int]:
+    """Which levels Euler-Maruyama was run with."""
+    alone = (row["method"] for row in rows if row["method"].startswith("Euler-Maruyama"))
+    return {level_of(method) for method in alone}
+
+
+def level_of(method: str) -> int:
+    """4, of `Euler-Maruyama, level 4, uniform`."""
+    return int(method.split()[2].strip(","))
 
 
 def ratios_of(
@@ -189,7 +199,7 @@ def draw_curves(file: str, rows: list[dict[str, Any]]) -> None:
         for method in dict.fromkeys(row["method"] for row in own):
             cost, error = np.array(frontier(curve(own, method, "median"))).T
             plain = method.startswith("Euler-Maruyama")
-            lower = plain and cost.max() < 0.9 * max(row["cost"] for row in own)
+            lower = plain and level_of(method) < max(levels_alone(own))
             style = {"color": "0.75", "linewidth": 1} if lower else {"linewidth": 1.6}
             if plain and not lower:
                 style |= {"color": "k", "linestyle": "-" if "uniform" in method else ":"}

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from experiments.curves import frontier
+from experiments.curves import frontier, level_of
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -86,12 +86,12 @@ def draw(file: str, name: str, curves: Curves, threshold: float) -> None:
     """Error against time and against FLOPs: a colour for gates, a line for how they are drawn."""
     figure, axes = plt.subplots(1, 2, figsize=(11.5, 5.2), sharey=True)
     alone = [method for method in curves if method.startswith("Euler-Maruyama")]
-    top = max(int(method.split()[2].strip(",")) for method in alone)
+    top = max(level_of(method) for method in alone)
     for axis, unit in zip(axes, ("seconds", "GFLOP"), strict=True):
         for method, points in curves.items():
             own = sorted((point[unit], point["mse"]) for point in points)
             # Of the lower levels all is shown: that more steps do not help is what there is to see.
-            shown = own if method in alone and f"level {top}" not in method else frontier(own)
+            shown = own if method in alone and level_of(method) < top else frontier(own)
             axis.loglog(*np.array(shown).T, label=method, **style_of(method, top))
         axis.axhline(threshold, color="r", linewidth=0.8, linestyle="-.")
         axis.set_xlabel({"seconds": "seconds an image", "GFLOP": "GFLOP an image"}[unit])
