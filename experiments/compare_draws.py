@@ -176,7 +176,7 @@ def compare(
             own = courses.rungs_of(ladder, chosen)
             effects = effects_of(name, own, chosen, base, piloted)
             for budget in settings.budgets:
-                if budget < 0.8 * count:
+                if budget < 0.8 * count and courses.payable(own, count, budget):
                     methods += switches(own, chosen, budget, base)
                     methods += plain(name, own, chosen, effects, budget, base, keys)
                     if not chosen:

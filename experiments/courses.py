@@ -230,6 +230,11 @@ def rungs_of(ladder: Ladder, chosen: tuple[int, ...]) -> Ladder:
     return ladder._replace(levels=levels, params=pick(ladder.params), losses=pick(ladder.losses))
 
 
+def payable(ladder: Ladder, count: int, budget: float) -> bool:
+    """Whether there is something to choose: more than the bottom, less than the top, everywhere."""
+    return 1.3 * ladder.levels.costs[0] * count < budget < 0.9 * count
+
+
 def suffix(chosen: tuple[int, ...]) -> str:
     """What the name of a method on a shorter ladder ends with."""
     return f", levels {' '.join(map(str, chosen))}" if chosen else ""

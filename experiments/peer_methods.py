@@ -137,11 +137,11 @@ def multilevel(name: str, ladder: Ladder, grid: Grid, kind: str, asked: Asked) -
     keys = jax.random.split(jax.random.key(asked.seed + 1), asked.draws)
     for budget in asked.budgets:
         own = {"budget": budget, "base": count}
-        if payable(ladder, count, budget):
+        if courses.payable(ladder, count, budget):
             logits = plan.fit_budget(papers, ladder.levels.costs, budget)
             drawn = [plan.draw_plan(draws.independent, logits, key) for key in keys]
             yield Method(f"ml-em of the paper, {kind}", own, grid, drawn)
-        if payable(few, count, budget):
+        if courses.payable(few, count, budget):
             logits = plan.fit_budget(pilot, few.levels.costs, budget)
             middle = plan.draw_plan(draws.midpoint, logits, None)
             yield Method(f"ml-em, {kind}", own, grid, [middle], asked.few)
@@ -161,18 +161,13 @@ def stacked(
     family, two = families(ladder, count, shrunk)["pilot"], two_step(name)
     expected = partial(stack_price, shares=shares)
     for budget in asked.budgets:
-        if payable(ladder, count, budget):
+        if courses.payable(ladder, count, budget):
             logits = plan.fit_budget(family, ladder.levels.costs, budget, expected=expected)
             fires = open_first(draws.midpoint(None, logits))
             held = trapezoid_plan(fires, two(grid), shares)
             own = {"budget": budget, "base": count}
             title = f"ml-em stacked on two-step, {kind}"
             yield Method(title, own, grid, [held], (), two, "stacked top")
-
-
-def payable(ladder: Ladder, count: int, budget: float) -> bool:
-    """Whether there is something to choose: more than the bottom, less than the top, everywhere."""
-    return 1.3 * ladder.levels.costs[0] * count < budget < 0.9 * count
 
 
 def kept_noise() -> NoiseAlong:
