@@ -179,7 +179,6 @@ def rows_of(
 ) -> list[dict[str, Any]]:
     """A row a draw; where one is chosen, by its error on the other batch, it is marked."""
     own = rungs_of(ladder, method.levels)
-    chosen = [number - 1 for number in method.levels] or list(range(len(ladder.losses)))
 
     def errors_on(course: Course) -> tuple[np.ndarray, list[float]]:
         table = (method.table or SAMPLERS[course.sampler].table)(method.grid)
@@ -197,22 +196,26 @@ def rows_of(
         best = int(np.argmin(errors_on(chosen_on)[0].mean(axis=1)))
     rows = []
     for draw, each in enumerate(method.plans):
-        paid = plan.price(each, own.levels.costs)
-        evaluations = np.zeros(len(ladder.losses), int)
-        evaluations[chosen] = paid.evaluations
         rows.append({
             "sampler": judged.sampler,
             "method": method.name,
             "draw": draw,
             "parameters": method.parameters,
-            "evaluations": evaluations.tolist(),
-            "cost": float(paid.costs.sum()),
+            **paid_for(each, method, ladder),
             "mse": float(errors[draw].mean()),
             "picture_errors": [float(f"{error:.4g}") for error in errors[draw]],
             "seconds": seconds[draw],
             "best": draw == best,
         })  # fmt: skip
     return rows
+
+
+def paid_for(own: Plan, method: Method, ladder: Ladder) -> dict[str, Any]:
+    """Evaluations of each level of the whole ladder, and their cost, by a plan of a method."""
+    paid = plan.price(own, rungs_of(ladder, method.levels).levels.costs)
+    evaluations = np.zeros(len(ladder.losses), int)
+    evaluations[[level - 1 for level in method.levels] or slice(None)] = paid.evaluations
+    return {"evaluations": evaluations.tolist(), "cost": float(paid.costs.sum())}
 
 
 def rungs_of(ladder: Ladder, chosen: tuple[int, ...]) -> Ladder:

@@ -10,14 +10,14 @@ import numpy as np
 
 from experiments import courses
 from experiments.courses import Method, suffix
-from experiments.gates import families
+from experiments.gates import families, stacked_logits
 from experiments.ladder import Ladder
 from experiments.quickstart import coarse_grids
 from experiments.samplers import SAMPLERS, two_step
 from mlem_jax import draws, plan
 from mlem_jax.hold import open_first, trapezoid_plan
 from mlem_jax.plan import Plan
-from mlem_jax.stack import Stack, draw_stack_plan, stack_price, stack_shares, stack_top
+from mlem_jax.stack import Stack, draw_stack_plan, stack_shares, stack_top
 from mlem_jax.steps import Grid, Steps
 from mlem_jax.types import Key, Logits, Weights
 
@@ -105,12 +105,7 @@ def stacked(
     keys: Key,
 ) -> Iterator[Method]:
     """Plans of the stacked ladder, judged against its own fine solution."""
-    # A share w shrinks an effect by about w^2; what its gate pays is more, by the levels below.
-    shrunk = effects * np.asarray(shares) ** 2
-    shrunk[:, 0] = np.inf
-    family = families(own, len(base) - 1, shrunk)["pilot"]
-    expected = partial(stack_price, shares=shares)
-    logits = plan.fit_budget(family, own.levels.costs, budget, expected=expected)
+    logits = stacked_logits(own, effects, shares, budget)
     fires, two = draws.midpoint(None, logits), two_step(name)
 
     def drawn(draw: draws.Draw) -> list[Plan]:

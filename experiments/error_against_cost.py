@@ -96,9 +96,11 @@ def compare(
     fine = courses.fine_grid(settings.reference_steps)
     base = steps.subgrid(fine, courses.fine_grid(settings.base_steps))
     counts = [count for count in (*FEW, *PAPER) if count < settings.reference_steps]
+    # What no number of steps mends; the top at every step, the last of these, is the reference.
+    *lower, _ = courses.euler_maruyama(ladder, [len(fine) - 1], lambda _: {"uniform": fine})
     methods = (
         *courses.euler_maruyama(ladder, counts, lambda count: coarse_grids(fine, count)),
-        *lower_levels(ladder, fine),
+        *lower,
         *multilevel(name, ladder, settings, base),
     )
 
@@ -115,14 +117,6 @@ def compare(
         return judged, chosen_on
 
     return courses.run_missing(settings.runs / f"{name}.jsonl", ladder, methods, both, console)
-
-
-def lower_levels(ladder: Ladder, fine: Grid) -> Iterator[Method]:
-    """Each level below the top at every step of the fine grid: what no number of steps mends."""
-    count, top = len(fine) - 1, len(ladder.losses)
-    for level in range(1, top):
-        alone = [plan.full_plan(count, top, level)]
-        yield Method(f"Euler-Maruyama, level {level}, uniform", {"steps": count}, fine, alone)
 
 
 def multilevel(name: str, ladder: Ladder, settings: Settings, base: Grid) -> Iterator[Method]:

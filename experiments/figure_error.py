@@ -112,7 +112,7 @@ def style_of(method: str, top: int) -> dict[str, Any]:
     if method.startswith(("Euler-Maruyama", "second-order")):
         line = "-" if "uniform" in method else ":"
         return {
-            "color": "k" if f"level {top}" in method else "0.7",
+            "color": "k" if level_of(method) == top else "0.7",
             "linestyle": line if method.startswith("Euler") else "--" if line == "-" else "-.",
             "linewidth": 1, "marker": "." if method.startswith("Euler") else "x",
             "markersize": 5,

@@ -155,13 +155,9 @@ def drawn(method: Method, ladder: Ladder, course: Course, reference: np.ndarray)
     own = courses.rungs_of(ladder, method.levels)
     table, noise = courses.laid_out(course, method.grid, method.table)
     end, seconds = timed_solve(own, course.x, table, method.plans[0], noise)
-    paid = plan.price(method.plans[0], own.levels.costs)
-    evaluations = np.zeros(len(ladder.losses), int)
-    evaluations[[level - 1 for level in method.levels] or slice(None)] = paid.evaluations
     row = {
         "method": method.name,
-        "evaluations": evaluations.tolist(),
-        "cost": float(paid.costs.sum()),
+        **courses.paid_for(method.plans[0], method, ladder),
         "mse": float(np.mean((np.asarray(end) - reference) ** 2)),
         "seconds": seconds,
     }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from experiments.ladder import Ladder, measured_gamma
 from mlem_jax import checkpoint, gates, plan
 from mlem_jax.gates import Gates
 from mlem_jax.pilot import effect_gates
-from mlem_jax.types import Logits
+from mlem_jax.stack import stack_price
+from mlem_jax.types import Logits, Weights
 
 Family = Callable[[float], Logits]
 """Gates by their scale, dearer with it; see `plan.fit_budget`."""
@@ -35,6 +37,18 @@ def families(ladder: Ladder, count: int, effects: np.ndarray) -> dict[str, Famil
         ),
         "pilot": lambda scale: effect_gates(effects, costs, scale=scale),
     }
+
+
+def stacked_logits(ladder: Ladder, effects: np.ndarray, shares: Weights, budget: float) -> Logits:
+    """The pilot's gates of the stacked ladder, for a budget.
+
+    A share w shrinks an effect by about w^2; what its gate pays is more, by the levels below.
+    """
+    shrunk = effects * np.asarray(shares) ** 2
+    shrunk[:, 0] = np.inf
+    family = families(ladder, len(effects), shrunk)["pilot"]
+    expected = partial(stack_price, shares=shares)
+    return plan.fit_budget(family, ladder.levels.costs, budget, expected=expected)
 
 
 def shifted(learned: Logits) -> Family:

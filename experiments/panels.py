@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 
-from experiments.curves import curve, frontier
+from experiments.curves import curve, frontier, levels_alone
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -88,8 +88,7 @@ def draw_panels(file: str, rows: list[dict[str, Any]]) -> None:
 
 def draw_rivals(axis: Axes, own: list[dict[str, Any]]) -> None:
     """The top level alone, and what the paper's best draws reach."""
-    told = re.findall(r"Euler-Maruyama, level (\d+)", " ".join(row["method"] for row in own))
-    top = f"level {max(map(int, told))}"
+    top = f"level {max(levels_alone(own))}"
     for method, style in RIVALS.items():
         name = method.format(top=top)
         draw_curve(axis, own, name, name, linewidth=1.2, **style)

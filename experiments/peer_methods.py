@@ -5,7 +5,6 @@ grid in the log-SNR.
 """
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ import numpy as np
 from experiments import courses, peer_solvers
 from experiments.courses import Course, Method, NoiseAlong
 from experiments.effects import Piloted, effects_on
-from experiments.gates import families
+from experiments.gates import families, stacked_logits
 from experiments.ladder import Ladder
 from experiments.peer_solvers import Network, Peer
 from experiments.quickstart import coarse_grids
@@ -22,7 +21,7 @@ from experiments.samplers import SAMPLERS, two_step
 from mlem_jax import draws, plan
 from mlem_jax.evaluate import square_errors
 from mlem_jax.hold import open_first, trapezoid_plan
-from mlem_jax.stack import Stack, stack_price, stack_shares
+from mlem_jax.stack import Stack, stack_shares
 from mlem_jax.steps import Grid
 
 PROCESSES = {"ddpm": "SDE", "ddim": "ODE"}
@@ -156,13 +155,10 @@ def stacked(
     """The stacked ladder of all levels, held, on the two-step table."""
     count, table = len(grid) - 1, SAMPLERS[name].table(grid)
     shares = stack_shares(stack, table.t)
-    shrunk = effects_on(name, ladder, (), grid, asked.pilot) * np.asarray(shares) ** 2
-    shrunk[:, 0] = np.inf
-    family, two = families(ladder, count, shrunk)["pilot"], two_step(name)
-    expected = partial(stack_price, shares=shares)
+    effects, two = effects_on(name, ladder, (), grid, asked.pilot), two_step(name)
     for budget in asked.budgets:
         if courses.payable(ladder, count, budget):
-            logits = plan.fit_budget(family, ladder.levels.costs, budget, expected=expected)
+            logits = stacked_logits(ladder, effects, shares, budget)
             fires = open_first(draws.midpoint(None, logits))
             held = trapezoid_plan(fires, two(grid), shares)
             own = {"budget": budget, "base": count}

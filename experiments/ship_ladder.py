@@ -126,7 +126,8 @@ def written_card(card: dict[str, Any]) -> str:
         "",
         "```sh",
         f"python -m experiments.train_levels {flags} {training} --out RUNS",
-        f"python -m experiments.ship_ladder {flags} --runs RUNS --out LADDER",
+        f"python -m experiments.ship_ladder {flags} --ladder {card['ladder']} --licence LICENCE "
+        "--runs RUNS --out LADDER",
         "```",
         "",
         f"Times: {card['machine']}, batches of {card['batch']}.",
