@@ -50,6 +50,18 @@ def check_levels(levels: Levels) -> None:
     check_costs(costs)
 
 
+def check_params(levels: Levels, params: Sequence[Params]) -> None:
+    """One pytree of params a level.
+
+    Raises:
+        ValueError: if there are more or fewer, or they are in no tuple.
+    """
+    count = len(levels.drifts)
+    if not isinstance(params, tuple | list) or len(params) != count:
+        raise ValueError(f"expected one pytree of params for each of {count} levels, got "
+                         f"{len(params)}; params is a tuple")  # fmt: skip
+
+
 def check_costs(costs: Sequence[float]) -> None:
     """Costs as a ladder has them.
 

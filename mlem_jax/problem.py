@@ -6,7 +6,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Shaped
 
-from mlem_jax.levels import Levels, check_levels, split_conditions
+from mlem_jax.levels import Levels, check_levels, check_params, split_conditions
 from mlem_jax.noise import BrownianPath
 from mlem_jax.plan import Plan
 from mlem_jax.steps import Steps
@@ -26,10 +26,8 @@ def check_problem(
 ) -> None:
     """Static facts that must hold before a solve; see `solve` for the errors raised."""
     check_levels(levels)
+    check_params(levels, params)
     count, ladder = len(steps.t), len(levels.drifts)
-    if not isinstance(params, tuple | list) or len(params) != ladder:
-        raise ValueError(f"expected one pytree of params for each of {ladder} levels, got "
-                         f"{len(params)}; params is a tuple")  # fmt: skip
     tables = {"weights": plan.weights, "needed": plan.needed}
     if plan.held is not None:
         tables |= {"held.weights": plan.held.weights, "held.renewed": plan.held.renewed,

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mlem_jax.intervals import Interval, Weighting, interval
-from mlem_jax.levels import Levels
+from mlem_jax.levels import Levels, check_params
 from mlem_jax.pilot import Effects, Pilot, effect_chances, predict_error, stretch_numbers
 from mlem_jax.plan import expected_evaluations
 from mlem_jax.types import Logits, Params, PerLevel, Scalar
@@ -89,9 +89,7 @@ def keep_levels(
     """
     kept = tuple(map(int, kept))
     check_kept(kept, len(levels.drifts))
-    if len(params) != len(levels.drifts):
-        raise ValueError(f"expected one pytree of params for each of {len(levels.drifts)} levels, "
-                         f"got {len(params)}")  # fmt: skip
+    check_params(levels, params)
     drifts = tuple(levels.drifts[level - 1] for level in kept)
     costs = tuple(levels.costs[level - 1] for level in kept)
     return Levels(drifts, costs), tuple(params[level - 1] for level in kept)

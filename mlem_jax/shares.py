@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 from numpy.typing import ArrayLike
 
-from mlem_jax.levels import Levels, check_levels, split_conditions
+from mlem_jax.levels import Levels, check_levels, check_params, split_conditions
 from mlem_jax.process import Process, perturb
 from mlem_jax.stack import Stack
 from mlem_jax.steps import schedules
@@ -142,9 +142,7 @@ def data_products(
         ValueError: as `fit_stack`.
     """
     check_levels(levels)
-    if len(params) != len(levels.drifts):
-        raise ValueError(f"expected one pytree of params for each of {len(levels.drifts)} levels, "
-                         f"got {len(params)}")  # fmt: skip
+    check_params(levels, params)
     times = _check_times(times)
     if times[0] < 0 or times[-1] > process.end:
         raise ValueError(f"expected times from 0 to the end of the process, {process.end}, got "
