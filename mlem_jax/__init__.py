@@ -3,236 +3,97 @@
 A ladder of models of one drift goes in, samples as of the largest come out, for a fraction of its
 cost. Gates become a plan, a process becomes steps, and `solve` runs the one along the other:
 
-    logits = inverse_cost_gates(levels.costs, 200, scale=scale)
-    plan = draw_plan(midpoint, logits, None)
-    x = solve(levels, params, x, ddpm(process, grid), plan, path)
+    steps = mlem.steps.ddpm(process, grid)
+    problem = mlem.Problem(x, mlem.brownian_path(key, steps, samples=samples))
+    gates = mlem.gates.inverse_cost(ladder.costs)
+    logits = mlem.fit_budget(gates, steps.t, ladder.costs, budget, draw=mlem.draws.midpoint)
+    x = mlem.solve(ladder, problem, steps, mlem.draw_plan(mlem.draws.midpoint, logits, None))
 
-Gates are learned with `mlem_jax.learn` (which needs optax), networks trained with
-`mlem_jax.denoise` and built with `mlem_jax.unet` (which needs flax), and both are kept by
-`mlem_jax.checkpoint` (which needs orbax); these are imported by name.
+What a first script needs is here; families are in modules: `process`, `grids`, `steps`, `levels`,
+`gates`, `draws`, `plans`, `solver`, `evaluate`, `frontier`, `diagnosis`. Three more are loaded when
+they are first asked for, since they need other libraries: `learn` (optax), `nets` (flax, optax)
+and `checkpoint` (orbax).
 """
 
-from mlem_jax.diagnose import Diagnosis, diagnose
-from mlem_jax.draws import Draw, independent, midpoint, nested, systematic
-from mlem_jax.evaluate import Batch, Best, best_of, couple, judge
-from mlem_jax.events import Events, even_events, event_plan, poisson, table_spans
-from mlem_jax.faults import solve_checked
-from mlem_jax.gates import (
-    Gates,
-    constant_gates,
-    even_gates,
-    inverse_cost_gates,
-    log_linear_gates,
-    piecewise_linear_gates,
-    probabilities,
-    shift_gates,
-    table_gates,
-    theory_gates,
+import importlib
+from types import ModuleType
+
+from mlem_jax import (
+    diagnosis,
+    draws,
+    evaluate,
+    frontier,
+    gates,
+    grids,
+    levels,
+    plans,
+    process,
+    solver,
+    steps,
 )
-from mlem_jax.groups import draw_plans, solve_groups
-from mlem_jax.hold import hold_plan, open_first, trapezoid_plan
-from mlem_jax.levels import (
-    Conditional,
-    Guided,
-    Levels,
-    conditional,
-    count_flops,
-    data_drift,
-    guided_levels,
-    linen_drift,
-    measure_costs,
-    nnx_drift,
-)
-from mlem_jax.noise import BrownianPath, brownian_path, draw_starts, snr_clock, store_path
-from mlem_jax.pilot import effect_gates, fit_error, measure_effects, predict_error
-from mlem_jax.plan import (
-    Held,
-    Plan,
-    Price,
-    cell_ratios,
-    draw_plan,
-    drop_idle,
-    expected_price,
-    fit_budget,
-    full_plan,
-    hand_plan,
-    load_plan,
-    nested_price,
-    open_ratios,
-    price,
-    save_plan,
-    switch_plan,
-    weigh,
-    weigh_ratios,
-)
-from mlem_jax.process import (
-    Process,
-    convert,
-    cosine,
-    linear,
-    log_snr,
-    perturb,
-    predict_data,
-    predict_noise,
-    predict_score,
-    predict_v,
-    predict_velocity,
-    rectified_flow,
-    variance_exploding,
-)
-from mlem_jax.report import report
-from mlem_jax.rungs import keep_levels
-from mlem_jax.shares import fit_shares, fit_stack, fit_states
-from mlem_jax.solve import (
-    Carry,
-    StepInputs,
-    Trajectory,
-    begin,
+from mlem_jax.costs import measure_costs
+from mlem_jax.diagnosis import diagnose
+from mlem_jax.ladder import Ladder, pick_levels
+from mlem_jax.noise import brownian_path, draw_starts
+from mlem_jax.plans import Memory, Plan, draw_plan, fit_budget, load_plan, price, save_plan
+from mlem_jax.problem import Problem
+from mlem_jax.solver import (
     mlem_step,
     solve,
+    solve_checked,
     solve_chunks,
+    solve_groups,
     solve_path,
 )
-from mlem_jax.stack import (
-    Stack,
-    draw_stack_plan,
-    load_stack,
-    save_stack,
-    stack_price,
-    stack_shares,
-    stack_top,
-    weigh_stack,
-)
-from mlem_jax.steps import (
-    Steps,
-    ddim,
-    ddpm,
-    diffusion_euler_maruyama,
-    dpm_solver_2m,
-    euler_maruyama,
-    exponential_euler,
-    karras_grid,
-    log_snr_grid,
-    subgrid,
-    uniform_grid,
-)
+from mlem_jax.steps import Steps
 from mlem_jax.types import Drift
 
+__version__ = "0.2.0"
+
 __all__ = [
-    "Batch",
-    "Best",
-    "BrownianPath",
-    "Carry",
-    "Conditional",
-    "Diagnosis",
-    "Draw",
     "Drift",
-    "Events",
-    "Gates",
-    "Guided",
-    "Held",
-    "Levels",
+    "Ladder",
+    "Memory",
     "Plan",
-    "Price",
-    "Process",
-    "Stack",
-    "StepInputs",
+    "Problem",
     "Steps",
-    "Trajectory",
-    "begin",
-    "best_of",
     "brownian_path",
-    "cell_ratios",
-    "conditional",
-    "constant_gates",
-    "convert",
-    "cosine",
-    "count_flops",
-    "couple",
-    "data_drift",
-    "ddim",
-    "ddpm",
     "diagnose",
-    "diffusion_euler_maruyama",
-    "dpm_solver_2m",
+    "diagnosis",
     "draw_plan",
-    "draw_plans",
-    "draw_stack_plan",
     "draw_starts",
-    "drop_idle",
-    "effect_gates",
-    "euler_maruyama",
-    "even_events",
-    "even_gates",
-    "event_plan",
-    "expected_price",
-    "exponential_euler",
+    "draws",
+    "evaluate",
     "fit_budget",
-    "fit_error",
-    "fit_shares",
-    "fit_stack",
-    "fit_states",
-    "full_plan",
-    "guided_levels",
-    "hand_plan",
-    "hold_plan",
-    "independent",
-    "inverse_cost_gates",
-    "judge",
-    "karras_grid",
-    "keep_levels",
-    "linear",
-    "linen_drift",
+    "frontier",
+    "gates",
+    "grids",
+    "levels",
     "load_plan",
-    "load_stack",
-    "log_linear_gates",
-    "log_snr",
-    "log_snr_grid",
     "measure_costs",
-    "measure_effects",
-    "midpoint",
     "mlem_step",
-    "nested",
-    "nested_price",
-    "nnx_drift",
-    "open_first",
-    "open_ratios",
-    "perturb",
-    "piecewise_linear_gates",
-    "poisson",
-    "predict_data",
-    "predict_error",
-    "predict_noise",
-    "predict_score",
-    "predict_v",
-    "predict_velocity",
+    "pick_levels",
+    "plans",
     "price",
-    "probabilities",
-    "rectified_flow",
-    "report",
+    "process",
     "save_plan",
-    "save_stack",
-    "shift_gates",
-    "snr_clock",
     "solve",
     "solve_checked",
     "solve_chunks",
     "solve_groups",
     "solve_path",
-    "stack_price",
-    "stack_shares",
-    "stack_top",
-    "store_path",
-    "subgrid",
-    "switch_plan",
-    "systematic",
-    "table_gates",
-    "table_spans",
-    "theory_gates",
-    "trapezoid_plan",
-    "uniform_grid",
-    "variance_exploding",
-    "weigh",
-    "weigh_ratios",
-    "weigh_stack",
+    "solver",
+    "steps",
 ]
+
+_LOADED_ON_DEMAND = ("checkpoint", "learn", "nets")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _LOADED_ON_DEMAND:
+        return importlib.import_module(f"mlem_jax.{name}")
+    raise AttributeError(f"module 'mlem_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_LOADED_ON_DEMAND])

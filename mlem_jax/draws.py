@@ -1,4 +1,4 @@
-"""Draws: from gates to which of them are open, each algorithm a function of one shape.
+"""Draws: from gates to which of them are open, and what that costs.
 
 A random draw opens the gate of difference k at step n with probability p[n, k], so the multilevel
 sum has the top level's mean. Draws differ in how they spread the openings over the steps, and so in
@@ -29,107 +29,103 @@ gates, given the path.
 
 With n openings over the path, of cost c_k each, n_k proportional to (2^-2k / c_k)^(1/2) is the
 cheapest for a sum of 2^-2k / n_k, and (2^-2k / c_k)^(1/3) for one of 2^-2k / n_k^2
-(`gates.even_gates`). For an error eps the latter costs (sum_k (2^-k c_k)^(2/3))^(3/2) / eps. With
+(`gates.even`). For an error eps the latter costs (sum_k (2^-k c_k)^(2/3))^(3/2) / eps. With
 c_k = 2^(gamma k), up to 2^-K = eps, that is O(eps^-gamma) for every gamma > 1, which is what one
 evaluation of the top level costs; independent draws get there for gamma > 2 only (arXiv:2603.24594,
 theorem 1).
 """
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
-from mlem_jax.gates import probabilities
-from mlem_jax.types import Fires, Key, Logits
-
-
-@runtime_checkable
-class Draw(Protocol):
-    """Which gates are open, B [steps, levels]; a key of None is an error where one is needed."""
-
-    def __call__(self, key: Key | None, logits: Logits, /) -> Fires: ...
+from mlem_jax.gates.families import check_logits, to_probabilities
+from mlem_jax.types import Key, Logits, Openings, Probabilities
 
 
-def independent(key: Key | None, logits: Logits) -> Fires:
-    """B ~ Bernoulli(p), independent over steps and levels (arXiv:2603.24594, section 3)."""
+class Draw(NamedTuple):
+    """How gates are opened: a pair of functions of their logits.
+
+    Attributes:
+        openings: `(key, logits) -> B [steps, levels]`; ValueError without a key that it needs.
+        needs: `logits -> P(level k is evaluated at step n)`, with idle evaluations left out, as
+            `plans.drop_idle` leaves them.
+    """
+
+    openings: Callable[[Key | None, Logits], Openings]
+    needs: Callable[[Logits], Probabilities]
+
+
+def either_open(logits: Logits) -> Probabilities:
+    """P(B_k or B_{k+1}) = p_k + p_{k+1} - p_k p_{k+1}, for levels independent of each other.
+
+    A level that two differences need is counted once. Differentiable, so this is what learning
+    pays for.
+    """
+    p = to_probabilities(logits)
+    above = next_level(p)
+    return p + above - p * above
+
+
+def independent_needs(logits: Logits) -> Probabilities:
+    """`either_open`, less what is idle: two open gates of the same probability cancel."""
+    p = to_probabilities(logits)
+    cancel = jnp.zeros_like(logits, bool).at[:, :-1].set(logits[:, :-1] == logits[:, 1:])
+    return either_open(logits) - jnp.where(cancel, p * next_level(p), 0)
+
+
+def _draw_independent(key: Key | None, logits: Logits) -> Openings:
     # A plain uniform has steps of 1e-7 in single precision: too coarse for small p under 1/p.
-    return jax.random.bernoulli(_needed(key), probabilities(logits), mode="high")
+    return jax.random.bernoulli(_needed(key, logits), to_probabilities(logits), mode="high")
 
 
-def systematic(key: Key | None, logits: Logits) -> Fires:
-    """B_n = floor(c_n + U) - floor(c_{n-1} + U), c_n = p_1 + ... + p_n, one U a level.
-
-    The openings of a level are as evenly spread as its probabilities allow: after any n steps
-    there have been floor or ceil of c_n of them.
-
-    References:
-        Systematic sampling; as a resampling scheme Carpenter et al. 1999.
-    """
-    return _systematic(jax.random.uniform(_needed(key), logits.shape[1:], logits.dtype), logits)
+def _draw_systematic(key: Key | None, logits: Logits) -> Openings:
+    offset = jax.random.uniform(_needed(key, logits), logits.shape[1:], logits.dtype)
+    return spread_openings(offset, logits)
 
 
-def midpoint(_: Key | None, logits: Logits) -> Fires:
-    """`systematic` with U = 1/2: each opening in the middle of the time it stands for.
-
-    Nothing is random, so the draw is biased like a quadrature rule rather than noisy.
-    """
-    return _systematic(jnp.full(logits.shape[1:], 0.5, logits.dtype), logits)
+def _draw_midpoint(_: Key | None, logits: Logits) -> Openings:
+    check_logits(logits)
+    return spread_openings(jnp.full(logits.shape[1:], 0.5, logits.dtype), logits)
 
 
-def nested(draw: Draw) -> Draw:
-    """B_k ~ draw(q_k), with q_k = P(B_k | B_{k-1}) such that one opens only inside the other.
+independent = Draw(_draw_independent, independent_needs)
+"""B ~ Bernoulli(p), independent over steps and levels (arXiv:2603.24594, section 3)."""
 
-    Level by level, the gates of level k are drawn with probabilities
+systematic = Draw(_draw_systematic, independent_needs)
+"""B_n = floor(c_n + U) - floor(c_{n-1} + U), c_n = p_1 + ... + p_n, one U per level.
 
-        q_k = min(1, p_k / p_{k-1})                    where gate k - 1 is open ,
-        q_k = max(0, (p_k - p_{k-1}) / (1 - p_{k-1}))  where it is closed ,
+The openings of a level are as evenly spread as its probabilities allow: after any n steps there
+have been floor or ceil of c_n of them. (Systematic sampling; as a resampling scheme Carpenter et
+al. 1999.)
+"""
 
-    so that each is still open with probability p_k. Where p_k <= p_{k-1}, gate k opens only if
-    gate k - 1 does, and its difference adds no evaluation of level k - 1: `plan.nested_price`.
-    `nested(independent)` compares one uniform a step with p_1, ..., p_K, if those fall or rise in
-    k. With `systematic` the openings of a level are evenly thinned for the next: with p constant in
-    time and falling in k, there have been less than 1 + p_k/p_{k-1} + p_k/p_{k-2} + ... too many or
-    too few after any steps. The errors of the levels are correlated.
+midpoint = Draw(_draw_midpoint, independent_needs)
+"""`systematic` with U = 1/2: each opening in the middle of the time it stands for.
 
-    Args:
-        draw: of one level; it is given q, so it must take logits of -inf, gates closed for sure.
-
-    Returns:
-        A draw of all levels, with a key for each; without a key if it is given none.
-    """
-
-    def nested_draw(key: Key | None, logits: Logits) -> Fires:
-        columns: list[Fires] = []
-        for k in range(logits.shape[1]):
-            own = logits[:, k : k + 1]
-            if columns:
-                own = _given_below(own, logits[:, k - 1 : k], columns[-1])
-            columns.append(draw(None if key is None else jax.random.fold_in(key, k), own))
-        return jnp.concatenate(columns, axis=1)
-
-    return nested_draw
+Nothing is random, so the draw is biased like a quadrature rule rather than noisy, and needs no
+key. It is priced as `systematic` is, whose mean cost it has to within one evaluation per level.
+"""
 
 
-def _needed(key: Key | None) -> Key:
-    if key is None:
-        raise ValueError("expected a key for a random draw, got None; only `midpoint` needs none")
-    return key
-
-
-def _systematic(offset: Float[Array, " levels"], logits: Logits) -> Fires:
-    count = jnp.floor(jnp.cumsum(probabilities(logits), axis=0) + offset)
+def spread_openings(offset: Float[Array, " levels"], logits: Logits) -> Openings:
+    """B_n = floor(c_n + U) - floor(c_{n-1} + U), for given offsets U in [0, 1)."""
+    count = jnp.floor(jnp.cumsum(to_probabilities(logits), axis=0) + offset)
     before = jnp.concatenate([jnp.zeros_like(count[:1]), count[:-1]])
     # A certain gate is open whatever the rounding of long sums does.
     return (count > before) | jnp.isposinf(logits)
 
 
-def _given_below(own: Logits, below: Logits, opened: Fires) -> Logits:
-    """Logits of q, from p_k - p_j = p_k (1 - p_j) (1 - e^(l_j - l_k)) without cancellation."""
-    certain = jnp.isposinf(own)  # Open whatever is below, and no difference of infinities.
-    own = jnp.where(certain, 0, own)
-    log = jax.nn.log_sigmoid
-    inside = own - log(below) - jnp.log(-jnp.expm1(jnp.minimum(own - below, 0)))
-    outside = own + log(-below) + jnp.log(-jnp.expm1(jnp.minimum(below - own, 0)))
-    return jnp.where(certain, jnp.inf, jnp.where(opened, inside, outside))
+def next_level(table: Shaped[Array, "steps levels"]) -> Shaped[Array, "steps levels"]:
+    """Column k + 1 in the place of column k; zeros in the last."""
+    return jnp.concatenate([table[:, 1:], jnp.zeros_like(table[:, :1])], axis=1)
+
+
+def _needed(key: Key | None, logits: Logits) -> Key:
+    check_logits(logits)
+    if key is None:
+        raise ValueError("expected a key for a random draw, got None; only `midpoint` needs none")
+    return key

@@ -1,41 +1,38 @@
 """Judging plans: how far each brings the same starts from where the top level brings them.
 
-Starts, paths and references are made once (`couple`) and shared by all that is compared, so a
-difference between two plans is theirs and not the noise's. Plans are judged one after the other,
-never batched: a batched predicate would run every level at every step.
+Starts, paths and references are made once (`make_reference`) and shared by all that is compared,
+so a difference between two plans is theirs and not the noise's. Plans are judged one after the
+other, never batched: a batched predicate would run every level at every step.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Shaped
-from numpy.typing import ArrayLike
+from jaxtyping import Array, Float, Int
 
 from mlem_jax.draws import Draw
-from mlem_jax.groups import draw_plans
-from mlem_jax.levels import Levels
-from mlem_jax.plan import Plan, Price, full_plan, price
-from mlem_jax.problem import Noise, check_problem
-from mlem_jax.solve import run_unchecked, solve
+from mlem_jax.ladder import Ladder, known_costs
+from mlem_jax.plans.plan import Plan, full
+from mlem_jax.plans.price import Price, price
+from mlem_jax.plans.weigh import draw_plans
+from mlem_jax.problem import Problem, take
+from mlem_jax.solver.solve import run_table, solve, stacked_tables
+from mlem_jax.solver.step import Table
 from mlem_jax.steps import Steps
-from mlem_jax.types import Key, Logits, Params, State
+from mlem_jax.types import Key, Logits, State
 
 
 class Batch(NamedTuple):
-    """Starts, what drives them, and where they ought to end.
+    """A problem, and where its samples ought to end.
 
     Attributes:
-        x: the starts [batch, ...].
-        noise: as `solve` takes it; to learn on, a path or None.
-        reference: the ends [batch, ...] of whatever is to be approached.
+        problem: starts, noise, conditions.
+        reference: the ends of whatever is to be approached, like the starts.
     """
 
-    x: Shaped[Array, "batch *state"]
-    noise: Noise
-    reference: Shaped[Array, "batch *state"]
+    problem: Problem
+    reference: State
 
 
 class Best(NamedTuple):
@@ -55,62 +52,58 @@ class Best(NamedTuple):
     errors: Float[Array, " draws"]
 
 
-def couple(
-    levels: Levels, params: tuple[Params, ...], x: State, steps: Steps, noise: Noise
-) -> Batch:
+def make_reference(ladder: Ladder, problem: Problem, steps: Steps) -> Batch:
     """The reference of learning: the top level at every one of the steps, same start, same path.
 
     It is the mean the multilevel sum has at any gates, so what is left of the error is due to them
     and not to the size of the steps. Any other ends can stand in its place in a `Batch`.
     """
-    count = len(levels.drifts)
-    top = full_plan(len(steps.t), count, count)
-    return Batch(x, noise, solve(levels, params, x, steps, top, noise))
+    count = len(ladder)
+    return Batch(problem, solve(ladder, problem, steps, full(len(steps.t), count, count)))
 
 
 def check_batch(batch: Batch) -> None:
     """References like the starts.
 
     Raises:
-        ValueError: if their shapes or dtypes differ.
+        ValueError: if their structures, shapes or dtypes differ.
     """
-    x, reference = batch.x, batch.reference
-    if x.shape != reference.shape or x.dtype != reference.dtype:
-        raise ValueError(
-            f"expected references like the starts, {x.dtype}{list(x.shape)}, got "
-            f"{reference.dtype}{list(reference.shape)}"
-        )
+    starts, ends = (jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree)
+                    for tree in (batch.problem.x, batch.reference))  # fmt: skip
+    if starts != ends:
+        raise ValueError(f"expected references like the starts, {starts}, got {ends}")
+
+
+def take_batch(batch: Batch, samples: Int[Array, " some"]) -> Batch:
+    """Some of the samples, with their references."""
+    ends = jax.tree.map(lambda leaf: jnp.take(leaf, samples, axis=0), batch.reference)
+    return Batch(take(batch.problem, samples), ends)
 
 
 def square_errors(end: State, reference: State) -> Float[Array, " batch"]:
     """Mean over the entries of a sample of (x - x_ref)^2, for each sample."""
-    return jnp.mean((end - reference) ** 2, axis=tuple(range(1, end.ndim)))
+    squares = jax.tree.map(lambda x, y: ((x - y) ** 2).reshape(len(x), -1), end, reference)
+    return jnp.concatenate(jax.tree.leaves(squares), axis=1).mean(axis=1)
 
 
-def judge(
-    levels: Levels, params: tuple[Params, ...], batch: Batch, steps: Steps, plans: Plan
-) -> Float[Array, "plans batch"]:
+def judge(ladder: Ladder, batch: Batch, steps: Steps, plans: Plan) -> Float[Array, "plans batch"]:
     """Square errors of every sample under each of several plans.
 
     Args:
-        levels: the ladder; static.
-        params: one pytree a level.
-        batch: starts, paths and references.
+        ladder: the levels.
+        batch: problem and references.
         steps: the integrator.
-        plans: stacked along a leading axis, as `stack_plans` gives them.
+        plans: stacked along a leading axis, as `plans.stack_plans` gives them.
 
     Raises:
-        ValueError: as `solve`.
+        ValueError: as `solve`, and if the references are not like the starts.
     """
     check_batch(batch)
-    one = jax.tree.map(lambda table: table[0], plans)
-    check_problem(levels, params, batch.x, steps, one, batch.noise)
-    return _judge(levels._replace(costs=()), params, batch, steps, plans)
+    return _judge(ladder, batch, stacked_tables(ladder, batch.problem, steps, plans))
 
 
 def best_of(
-    levels: Levels,
-    params: tuple[Params, ...],
+    ladder: Ladder,
     batch: Batch,
     steps: Steps,
     draw: Draw,
@@ -122,8 +115,7 @@ def best_of(
     """argmin over `count` drawn plans of the mean error on the batch, where that is finite.
 
     Args:
-        levels: the ladder; static.
-        params: one pytree a level.
+        ladder: the levels, with their costs.
         batch: to choose on; judge what was chosen on another one.
         steps: the integrator.
         draw: such as `draws.independent`.
@@ -138,43 +130,15 @@ def best_of(
         arXiv:2603.24594, section 4: the best of 15 draws.
     """
     plans = draw_plans(draw, logits, key, count)
-    errors = judge(levels, params, batch, steps, plans).mean(axis=1)
+    errors = judge(ladder, batch, steps, plans).mean(axis=1)
     chosen = jnp.argmin(jnp.where(jnp.isfinite(errors), errors, jnp.inf))
     plan = jax.tree.map(lambda table: table[chosen], plans)
-    return Best(plan, errors[chosen], price(plan, levels.costs), errors)
+    return Best(plan, errors[chosen], price(plan, known_costs(ladder)), errors)
 
 
-def cost_at_error(costs: ArrayLike, errors: ArrayLike, wanted: ArrayLike) -> np.ndarray:
-    """Cost at which a method reaches an error, by straight lines in log-log between its points.
+@jax.jit
+def _judge(ladder: Ladder, batch: Batch, tables: Table) -> Float[Array, "plans batch"]:
+    def one_plan(table: Table) -> Float[Array, " batch"]:
+        return square_errors(run_table(ladder, batch.problem, table), batch.reference)
 
-    Args:
-        costs: of the method's runs [runs], in any order.
-        errors: of the same runs. Where a dearer run is worse than a cheaper one, the cheaper one
-            stands for both: nobody would pay for the other.
-        wanted: the errors asked for.
-
-    Returns:
-        One cost for each; NaN beyond the errors that the runs span.
-    """
-    order = np.argsort(costs)
-    paid = np.log(np.asarray(costs, np.float64)[order])
-    reached = np.minimum.accumulate(np.log(np.asarray(errors, np.float64)[order]))
-    reached, first = np.unique(reached, return_index=True)
-    asked = np.log(np.asarray(wanted, np.float64))
-    return np.exp(np.interp(asked, reached, paid[first], left=np.nan, right=np.nan))
-
-
-def stack_plans(plans: list[Plan]) -> Plan:
-    """Plans of the same steps and levels as one, with a leading axis."""
-    return jax.tree.map(lambda *tables: jnp.stack(tables), *plans)
-
-
-@partial(jax.jit, static_argnums=0)
-def _judge(
-    levels: Levels, params: tuple[Params, ...], batch: Batch, steps: Steps, plans: Plan
-) -> Float[Array, "plans batch"]:
-    def one_plan(plan: Plan) -> Float[Array, " batch"]:
-        end = run_unchecked(levels, params, batch.x, steps, plan, batch.noise)
-        return square_errors(end, batch.reference)
-
-    return jax.lax.map(one_plan, plans)
+    return jax.lax.map(one_plan, tables)

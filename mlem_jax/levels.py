@@ -1,103 +1,74 @@
-"""Levels: the ladder of models of one drift, cheapest first, with what an evaluation costs.
+"""Levels from networks: adaptors that turn what a user has into `(params, x, t) -> like x`.
 
-A level is any callable `(params, x, t) -> like x`. Here are the ladder itself, adaptors from
-network modules and from what networks predict, guidance, and two ways to measure the costs. The
-functions are static (hashable, part of the compiled program); the parameters travel beside them as
-a tuple of pytrees, one a level.
+They compose from the inside out: a module becomes a function, guidance mixes two evaluations of
+it, and `data` turns its prediction into x_0, which is the F of every table that knows a process:
+
+    drift = data(guided(linen(unet)), process, predict_noise, clip=1.0)
+
+A condition is whatever the network takes as its fourth argument; it is handed through.
 """
 
-import time
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jaxtyping import Array, Float
 
+from mlem_jax.ladder import Ladder
 from mlem_jax.process import Prediction, Process, convert, predict_data
-from mlem_jax.types import Drift, Params, Scalar, State
+from mlem_jax.types import Condition, Drift, Params, Scalar, State
 
 
-class Levels(NamedTuple):
-    """A ladder of models of one drift, cheapest first.
-
-    Hashable, so static under `jax.jit`. Make it once and keep it: functions compare by identity,
-    so a ladder made anew is compiled anew.
+class Guidance(NamedTuple):
+    """The condition of a `guided` network.
 
     Attributes:
-        drifts: one callable `(params, x, t)` a level.
-        costs: of one evaluation of each level, in any one unit; never falling.
+        condition: of each sample.
+        null: the condition that stands for none, for each sample too.
+        scale: 0 the unconditional network, 1 the conditional one, more pushes further.
     """
 
-    drifts: tuple[Drift, ...]
-    costs: tuple[float, ...]
+    condition: Condition
+    null: Condition
+    scale: Float[Array, " batch"]
 
 
-def check_levels(levels: Levels) -> None:
-    """Lengths and order of a ladder.
-
-    Raises:
-        ValueError: if the fields are no tuples, if there is no level or not one cost a level, or
-            as `check_costs`.
-    """
-    drifts, costs = levels
-    if not (isinstance(drifts, tuple) and isinstance(costs, tuple)):
-        raise ValueError("expected tuples of drifts and of costs, which can be hashed, got "
-                         f"{type(drifts).__name__} and {type(costs).__name__}")  # fmt: skip
-    if not drifts or len(drifts) != len(costs):
-        raise ValueError(f"expected one cost for each level, got {len(drifts)} levels and "
-                         f"{len(costs)} costs")  # fmt: skip
-    check_costs(costs)
-
-
-def check_params(levels: Levels, params: Sequence[Params]) -> None:
-    """One pytree of params a level.
-
-    Raises:
-        ValueError: if there are more or fewer, or they are in no tuple.
-    """
-    count = len(levels.drifts)
-    if not isinstance(params, tuple | list) or len(params) != count:
-        raise ValueError(f"expected one pytree of params for each of {count} levels, got "
-                         f"{len(params)}; params is a tuple")  # fmt: skip
-
-
-def check_costs(costs: Sequence[float]) -> None:
-    """Costs as a ladder has them.
-
-    Raises:
-        ValueError: if one is not positive and finite, or less than the one before it.
-    """
-    table = np.asarray(costs, np.float64)
-    if not (np.isfinite(table).all() and (table > 0).all() and (np.diff(table) >= 0).all()):
-        raise ValueError(
-            f"expected positive costs, cheapest level first, got {tuple(costs)}; sort the levels, "
-            "and leave out one that costs more than a better one"
-        )
-
-
-def linen_drift(module: Any) -> Drift:
+def linen(module: Any) -> Drift:
     """A Flax linen module as a level: params are what `module.init` returned."""
 
-    def drift(params: Params, x: State, t: Scalar) -> State:
-        return module.apply(params, x, t)
+    def drift(params: Params, x: State, t: Scalar, *condition: Condition) -> State:
+        return module.apply(params, x, t, *condition)
 
     return drift
 
 
-def nnx_drift(model: Any) -> tuple[Drift, Params]:
-    """A Flax nnx model as a level: the function, and the parameters that travel beside it."""
-    from flax import nnx  # Here, so that mlem_jax does not need flax to be imported.
+def nnx(model: Any) -> tuple[Drift, Params]:
+    """A Flax nnx model as a level: the function, and the parameters that travel beside it.
 
-    definition, params = nnx.split(model)
+    Put the model into evaluation first, `model.eval()`: a level is a function, without dropout or
+    running averages.
+    """
+    from flax import nnx as flax_nnx  # Here, so that mlem_jax does not need flax to be imported.
 
-    def drift(params: Params, x: State, t: Scalar) -> State:
-        return nnx.merge(definition, params)(x, t)
+    definition, params = flax_nnx.split(model)
+
+    def drift(params: Params, x: State, t: Scalar, *condition: Condition) -> State:
+        return flax_nnx.merge(definition, params)(x, t, *condition)
 
     return drift, params
 
 
-def data_drift(
+def batched_time(network: Drift) -> Drift:
+    """A network that takes a time for each sample, [batch], as a level, which is given one."""
+
+    def drift(params: Params, x: State, t: Scalar, *condition: Condition) -> State:
+        batch = len(jax.tree.leaves(x)[0])
+        return network(params, x, jnp.full((batch,), t), *condition)
+
+    return drift
+
+
+def data(
     network: Drift, process: Process, prediction: Prediction, *, clip: float | None = None
 ) -> Drift:
     """x_0(x, t) from what a network predicts, clipped to [-clip, clip].
@@ -112,148 +83,54 @@ def data_drift(
         clip: bound on the predicted data; None for none.
     """
 
-    def drift(params: Params, x: State, t: Scalar) -> State:
-        data = convert(process, prediction, predict_data, x, network(params, x, t), t)
-        return data if clip is None else jnp.clip(data, -clip, clip)
+    def drift(params: Params, x: State, t: Scalar, *condition: Condition) -> State:
+        predicted = network(params, x, t, *condition)
+        found = convert(process, prediction, predict_data, x, predicted, t)
+        return found if clip is None else jnp.clip(found, -clip, clip)
 
     return drift
 
 
-class Conditional(NamedTuple):
-    """Parameters of a conditional level: the network's own, and the condition of each sample."""
+def guided(network: Drift) -> Drift:
+    """F = (1 - scale) F(null) + scale F(condition): two evaluations, so twice the cost.
 
-    params: Params
-    condition: Any
-
-
-ConditionalNetwork = Callable[[Params, State, Scalar, Any], State]
-
-
-def conditional(network: ConditionalNetwork) -> Drift:
-    """A network `(params, x, t, condition)` as a level; its params are a `Conditional`."""
-
-    def drift(given: Conditional, x: State, t: Scalar) -> State:
-        return network(given.params, x, t, given.condition)
-
-    return drift
-
-
-class Guided(NamedTuple):
-    """Parameters of a guided level.
-
-    Attributes:
-        params: of the network.
-        condition: of each sample.
-        null: the condition that stands for none, of each sample too.
-        scale: guidance; 0 the unconditional network, 1 the conditional one, more pushes further.
-    """
-
-    params: Params
-    condition: Any
-    null: Any
-    scale: Any
-
-
-def guided_levels(networks: Sequence[ConditionalNetwork], costs: Sequence[float]) -> Levels:
-    """Levels F = (1 - scale) F(null) + scale F(condition), each costing two evaluations.
-
-    Args:
-        networks: `(params, x, t, condition)`, cheapest first; as levels, their params are `Guided`.
-        costs: of one evaluation of each network; the ladder's are twice that.
+    The condition of the problem is a `Guidance`, which `guide` makes. Guide what the network
+    predicts, then turn it into x_0 with `data`, so that clipping comes last.
 
     References:
         Ho & Salimans 2022, arXiv:2207.12598, equation 6.
     """
 
-    def guide(network: ConditionalNetwork) -> Drift:
-        def drift(given: Guided, x: State, t: Scalar) -> State:
-            without = network(given.params, x, t, given.null)
-            return without + given.scale * (network(given.params, x, t, given.condition) - without)
+    def drift(params: Params, x: State, t: Scalar, given: Guidance) -> State:
+        without, toward = (network(params, x, t, own) for own in (given.null, given.condition))
 
-        return drift
+        def mix(without: Array, toward: Array) -> Array:
+            scale = given.scale.reshape(-1, *(1,) * (without.ndim - 1)).astype(without.dtype)
+            return without + scale * (toward - without)
 
-    return Levels(tuple(map(guide, networks)), tuple(2 * cost for cost in costs))
+        return jax.tree.map(mix, without, toward)
 
-
-def split_conditions(
-    params: Sequence[Params],
-) -> tuple[Any, Callable[[Any], tuple[Params, ...]]]:
-    """The conditions of single samples in the params of a ladder, and how to put others there.
-
-    Returns:
-        A pytree whose leaves all have the batch as leading axis, and a function from such a pytree
-        to params.
-    """
-    names = [
-        [name for name in ("condition", "null") if name in own._fields]
-        if isinstance(own, Conditional | Guided)
-        else []
-        for own in params
-    ]
-    conditions = [
-        {name: getattr(own, name) for name in fields}
-        for own, fields in zip(params, names, strict=True)
-    ]
-
-    def put(conditions: Any) -> tuple[Params, ...]:
-        return tuple(
-            own._replace(**given) if given else own
-            for own, given in zip(params, conditions, strict=True)
-        )
-
-    return conditions, put
+    return drift
 
 
-def measure_costs(
-    drifts: Sequence[Drift],
-    params: Sequence[Params],
-    x: State,
-    t: Scalar,
-    *,
-    evaluations: int = 20,
-    repeats: int = 5,
-) -> tuple[float, ...]:
-    """Seconds of one evaluation on this machine: the median over repeats.
-
-    Each level is timed as the solver runs it, `evaluations` times inside one compiled scan, after
-    a warm-up; the levels take turns, so that a drift of the machine's speed meets all of them.
+def guide(condition: Condition, null: Condition, scale: float) -> Guidance:
+    """The same null condition and the same scale for every sample of a condition.
 
     Args:
-        drifts: the levels' functions.
-        params: the levels' parameters.
-        x: a state of the shape to be sampled: the cost depends on the batch.
-        t: a time.
-        evaluations: evaluations in one timed scan.
-        repeats: timed scans a level.
+        condition: of each sample, leaves [batch, ...].
+        null: of one sample, leaves [...], such as the number of the class that stands for none.
+        scale: of the guidance.
     """
-
-    def scanned(drift: Drift) -> Callable[[Params, State, Scalar], State]:
-        def run(params: Params, x: State, t: Scalar) -> State:
-            def body(x: State, _: None) -> tuple[State, None]:
-                return 0.5 * x + 0.5 * drift(params, x, t), None
-
-            return jax.lax.scan(body, x, None, length=evaluations)[0]
-
-        return jax.jit(run)
-
-    runs = [scanned(drift) for drift in drifts]
-    seconds = [[] for _ in runs]
-    for repeat in range(repeats + 1):
-        for run, own, taken in zip(runs, params, seconds, strict=True):
-            begun = time.perf_counter()
-            jax.block_until_ready(run(own, x, t))
-            if repeat > 0:  # The first compiles.
-                taken.append((time.perf_counter() - begun) / evaluations)
-    return tuple(sorted(taken)[repeats // 2] for taken in seconds)
+    batch = len(jax.tree.leaves(condition)[0])
+    every = jax.tree.map(
+        lambda leaf, like: jnp.broadcast_to(jnp.asarray(leaf, like.dtype), like.shape),
+        null,
+        condition,
+    )
+    return Guidance(condition, every, jnp.full((batch,), scale))
 
 
-def count_flops(
-    drifts: Sequence[Drift], params: Sequence[Params], x: State, t: Scalar
-) -> tuple[float, ...]:
-    """Floating-point operations of one evaluation, as the compiler counts them."""
-
-    def flops(drift: Drift, params: Params) -> float:
-        analysis = jax.jit(drift).lower(params, x, t).compile().cost_analysis()
-        return float((analysis or {}).get("flops", float("nan")))
-
-    return tuple(map(flops, drifts, params))
+def guided_ladder(ladder: Ladder) -> Ladder:
+    """Every level `guided`, at twice its cost. Make it of networks, before `data`."""
+    drifts = tuple(map(guided, ladder.drifts))
+    return Ladder(drifts, ladder.params, tuple(2 * cost for cost in ladder.costs))

@@ -1,4 +1,4 @@
-"""The Brownian path: one path a sample, the same for every method that walks along it.
+"""The Brownian path: one path per sample, the same for every method that walks along it.
 
 The path is a function of (key, sample, fine increment) and nothing else, so a sample does not
 depend on the batch it is in, and two methods that take different steps along the same fine grid
@@ -6,8 +6,8 @@ are driven by the same path: a coarse step sums the fine increments it covers,
 
     xi[n] = sum_{l in step n} sqrt(duration[l]) xi_fine[l] / sqrt(sum_{l in step n} duration[l]) .
 
-The increments are drawn again where they are needed and never stored. Durations are read off a
-clock: time itself, or one in which the process's noise is a plain Brownian motion (`snr_clock`).
+The increments are drawn again where they are needed and never stored. Durations are read off the
+clock that each table of steps keeps.
 """
 
 from itertools import pairwise
@@ -16,12 +16,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Shaped
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
-from mlem_jax.process import Process
-from mlem_jax.steps import check_grid, nearest_points, schedules
-from mlem_jax.types import Key, State
+from mlem_jax.grids import check_grid, nearest_points
+from mlem_jax.steps import Steps
+from mlem_jax.types import Key, Scalar, State
 
 
 class BrownianPath(NamedTuple):
@@ -43,63 +44,104 @@ class BrownianPath(NamedTuple):
 
 
 def brownian_path(
-    key: Key, fine: ArrayLike, times: ArrayLike | None = None, *, samples: ArrayLike
+    key: Key, fine: Steps, steps: Steps | None = None, *, samples: ArrayLike
 ) -> BrownianPath:
-    """The path of `key` over the steps of `times`, made of the increments of `fine`.
+    """The path of `key` over `steps`, made of the increments of the finer steps `fine`.
 
     Args:
-        key: of the noise.
-        fine: readings of a clock at the fine grid's points [fine + 1].
-        times: readings of the same clock at the steps' points, each one of the fine ones; by
-            default the fine grid itself.
+        key: of the noise, of any of JAX's generators.
+        fine: the steps whose increments are drawn; methods to be compared share them.
+        steps: the steps to be taken, each made of some of the fine ones; by default these.
         samples: index of each sample, `jnp.arange(batch)` for a batch; for a single state without
-            a batch axis, one number.
+            a batch axis an array of no dimensions, `jnp.asarray(3)`.
 
     Raises:
-        ValueError: if a point of `times` is no point of `fine`.
+        TypeError: if the samples are no integer array.
+        ValueError: if an index is negative or past 2^31, or if a step does not begin and end where
+            fine ones do.
     """
-    fine = check_grid(fine)
-    times = fine if times is None else check_grid(times)
-    where = nearest_points(fine, times)
-    gap = np.abs(fine[where] - times)
-    durations = np.abs(np.diff(fine))
-    spacing = np.minimum(np.append(durations, np.inf), np.insert(durations, 0, np.inf))
-    misses = gap > 1e-6 * spacing[where]
-    if misses.any() or (np.diff(where) <= 0).any():
-        worst = int(misses.argmax())
-        raise ValueError(
-            f"expected steps on points of the fine grid and in its direction, got "
-            f"{times[worst]}, nearest is {fine[where[worst]]}; make them with steps.subgrid"
-        )
+    fine_clock = _points(fine)
+    clock = fine_clock if steps is None else _points(steps)
+    where = nearest_points(fine_clock, clock)
+    durations = np.abs(np.diff(fine_clock))
+    _check_covered(fine_clock, clock, where, durations)
     shares = np.zeros_like(durations)
     for start, stop in pairwise(where):
         shares[start:stop] = np.sqrt(durations[start:stop] / durations[start:stop].sum())
     return BrownianPath(
-        key,
-        jnp.asarray(samples, jnp.int32),
+        portable_key(key),
+        sample_numbers(samples),
         jnp.asarray(where[:-1], jnp.int32),
         jnp.asarray(where[1:], jnp.int32),
         jnp.asarray(shares, jnp.result_type(float)),
     )
 
 
-def snr_clock(process: Process, times: ArrayLike) -> np.ndarray:
-    """alpha^2 / sigma^2: the clock in which the noise of `ddpm` is a plain Brownian motion.
+def portable_key(key: Key) -> Key:
+    """The key itself if it is of threefry; of another generator, a threefry key drawn with it.
 
-    With x_0 held fixed, y = alpha x / sigma^2 obeys dy = x_0 dSNR + dW(SNR); so in this clock a
-    coarse ancestral step is driven by exactly what the fine ones it covers are driven by. It is
-    cut off at 1e12, at the data, where the noise has no effect any more.
+    Of the generators `rbg` and `unsafe_rbg`, what `vmap` draws for a sample depends on the batch.
     """
-    alpha, sigma = schedules(process, times)
-    return np.minimum((alpha / np.maximum(sigma, 1e-150)) ** 2, 1e12)
+    if not jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+    if str(jax.random.key_impl(key)) == "threefry2x32":
+        return key
+    return jax.random.wrap_key_data(jax.random.bits(key, (2,), jnp.uint32), impl="threefry2x32")
+
+
+def sample_numbers(samples: ArrayLike) -> Int[Array, "*samples"]:
+    """Indices of samples as int32.
+
+    Raises:
+        TypeError: if they are no integer array.
+        ValueError: if one is negative or past 2^31.
+    """
+    if isinstance(samples, int | float) or not jnp.issubdtype(
+        (numbers := np.asarray(samples) if not isinstance(samples, Tracer) else samples).dtype,
+        jnp.integer,
+    ):
+        raise TypeError(
+            f"expected an integer array with the index of each sample, got {samples!r}; for a "
+            "batch of 6 it is jnp.arange(6)"
+        )
+    if not isinstance(numbers, Tracer) and ((numbers < 0) | (numbers >= 2**31)).any():
+        raise ValueError(
+            f"expected sample indices from 0 to 2^31 - 1, got {numbers.min()} to {numbers.max()}; "
+            "for more samples take another key"
+        )
+    return jnp.asarray(numbers, jnp.int32)
 
 
 def draw_increment(path: BrownianPath, step: Int[Array, ""], like: State) -> State:
-    """xi[n]: standard normal, shape and dtype of `like`, by step `step` of the path.
+    """xi[n]: standard normal, in structure, shape and dtype like the state.
 
     Raises:
         ValueError: if the state's leading shape is not that of `path.samples`.
     """
+    leaves, structure = jax.tree.flatten(like)
+    if len(leaves) == 1:
+        return structure.unflatten([_one_array(path, path.key, step, leaves[0])])
+    keys = [jax.random.fold_in(path.key, number) for number in range(len(leaves))]
+    return structure.unflatten(
+        [_one_array(path, key, step, leaf) for key, leaf in zip(keys, leaves, strict=True)]
+    )
+
+
+def store_path(path: BrownianPath, like: State) -> State:
+    """Every xi[n] of the path, stacked [steps, ...]: what a problem takes in its stead."""
+    numbers = jnp.arange(len(path.first))
+    return jax.lax.map(lambda step: draw_increment(path, step, like), numbers)
+
+
+def draw_starts(key: Key, samples: ArrayLike, shape: tuple[int, ...]) -> Float[Array, "batch ..."]:
+    """Standard normal starts [batch, *shape]; sample i depends on the key and on i alone."""
+    key = portable_key(key)
+    return jax.vmap(lambda sample: jax.random.normal(jax.random.fold_in(key, sample), shape))(
+        sample_numbers(samples)
+    )
+
+
+def _one_array(path: BrownianPath, key: Key, step: Int[Array, ""], like: Array) -> Array:
     batch = path.samples.shape
     if like.shape[: len(batch)] != batch:
         raise ValueError(
@@ -108,11 +150,11 @@ def draw_increment(path: BrownianPath, step: Int[Array, ""], like: State) -> Sta
         )
     shape = like.shape[len(batch) :]
 
-    def one_sample(sample: Int[Array, ""]) -> State:
-        key = jax.random.fold_in(path.key, sample)
+    def one_sample(sample: Scalar) -> Array:
+        own = jax.random.fold_in(key, sample)
 
-        def add(fine: Int[Array, ""], total: State) -> State:
-            normal = jax.random.normal(jax.random.fold_in(key, fine), shape, like.dtype)
+        def add(fine: Int[Array, ""], total: Array) -> Array:
+            normal = jax.random.normal(jax.random.fold_in(own, fine), shape, like.dtype)
             return total + path.shares[fine].astype(like.dtype) * normal
 
         return jax.lax.fori_loop(
@@ -124,14 +166,27 @@ def draw_increment(path: BrownianPath, step: Int[Array, ""], like: State) -> Sta
     return one_sample(path.samples)
 
 
-def store_path(path: BrownianPath, like: State) -> Shaped[Array, "steps *state"]:
-    """Every xi[n] of the path, for a state like `like`: what `solve` takes in its stead."""
-    numbers = jnp.arange(len(path.first))
-    return jax.lax.map(lambda step: draw_increment(path, step, like), numbers)
+def _points(steps: Steps) -> np.ndarray:
+    """The clock's readings between the steps [steps + 1]."""
+    if isinstance(steps.clock, Tracer):
+        raise ValueError("expected steps made outside jax.jit, got traced ones; make the path there "
+                         "too and pass it as an argument")  # fmt: skip
+    if (steps.clock[1:, 0] != steps.clock[:-1, 1]).any():
+        raise ValueError("expected steps one after the other, got a gap between them; take the rows "
+                         "of a table without leaving any out")  # fmt: skip
+    return check_grid(np.append(steps.clock[:, 0], steps.clock[-1, 1]))
 
 
-def draw_starts(key: Key, samples: Int[Array, " batch"], shape: tuple[int, ...]) -> State:
-    """Standard normal starts [batch, *shape]; sample i depends on the key and on i alone."""
-    return jax.vmap(lambda sample: jax.random.normal(jax.random.fold_in(key, sample), shape))(
-        samples
-    )
+def _check_covered(
+    fine: np.ndarray, clock: np.ndarray, where: np.ndarray, durations: np.ndarray
+) -> None:
+    gap = np.abs(fine[where] - clock)
+    spacing = np.minimum(np.append(durations, np.inf), np.insert(durations, 0, np.inf))
+    misses = gap > 1e-6 * spacing[where]
+    if misses.any() or (np.diff(where) <= 0).any():
+        worst = int(misses.argmax())
+        raise ValueError(
+            f"expected steps that begin and end where fine ones do, in their direction, got clock "
+            f"{clock[worst]}, nearest is {fine[where[worst]]}; make both tables with the same "
+            "process and the same function, the coarse grid with grids.subgrid"
+        )

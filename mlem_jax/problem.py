@@ -1,79 +1,102 @@
-"""What a solve is given, and whether its parts fit together, before anything is compiled."""
+"""What differs by sample: the start, what drives it, its condition; cut in one place.
+
+Samples do not depend on their batch, so a problem may be solved whole, in chunks, in groups under
+plans of their own, or on several devices. Whoever cuts it does so with `take` or `map_parts`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Int
 
-from mlem_jax.levels import Levels, check_levels, check_params, split_conditions
 from mlem_jax.noise import BrownianPath
-from mlem_jax.plan import Plan
-from mlem_jax.steps import Steps
-from mlem_jax.types import Params, State
+from mlem_jax.types import Condition, State
 
-Noise = BrownianPath | Shaped[Array, "steps *state"] | None
-"""What drives the steps: a Brownian path, stored standard normals, or nothing (an ODE)."""
-
-
-def check_problem(
-    levels: Levels,
-    params: tuple[Params, ...],
-    x: State,
-    steps: Steps,
-    plan: Plan,
-    noise: Noise,
-) -> None:
-    """Static facts that must hold before a solve; see `solve` for the errors raised."""
-    check_levels(levels)
-    check_params(levels, params)
-    count, ladder = len(steps.t), len(levels.drifts)
-    tables = {"weights": plan.weights, "needed": plan.needed}
-    if plan.held is not None:
-        tables |= {"held.weights": plan.held.weights, "held.renewed": plan.held.renewed,
-                   "held.parts": plan.held.parts[..., 0]}  # fmt: skip
-        if plan.held.parts.shape != (count, ladder, ladder):
-            raise ValueError(f"expected plan.held.parts of shape {[count, ladder, ladder]}, got "
-                             f"{list(plan.held.parts.shape)}")  # fmt: skip
-    for name, table in tables.items():
-        if table.shape != (count, ladder):
-            raise ValueError(
-                f"expected plan.{name} of shape [{count} steps, {ladder} levels], got "
-                f"{list(table.shape)}; make the plan for these steps and these levels"
-            )
-    if not jnp.issubdtype(x.dtype, jnp.floating) or x.dtype.itemsize < 4:
-        # A step changes the state by a thousandth: less than half precision can tell apart.
-        raise ValueError(
-            f"expected a state of float32 or float64, got {x.dtype}; a network may compute in half "
-            "precision inside its level, and return the state's dtype"
-        )
-    if isinstance(noise, BrownianPath):
-        if len(noise.first) != count:
-            raise ValueError(f"expected a path of {count} steps, got one of {len(noise.first)}; "
-                             "make it with the grid that the steps were made with")  # fmt: skip
-    elif noise is not None:
-        if noise.shape != (count, *x.shape):
-            raise ValueError(f"expected stored noise of shape {(count, *x.shape)}, got "
-                             f"{noise.shape}")  # fmt: skip
-    elif not isinstance(steps.noise, Tracer) and np.any(np.asarray(steps.noise)):
-        raise ValueError(
-            "expected noise for steps that are an SDE's, got None; give a path from "
-            "noise.brownian_path, or steps with noise 0"
-        )
+Noise = BrownianPath | State | None
+"""What drives the steps: a Brownian path, stored standard normals [steps, ...], or nothing."""
+Cut = TypeVar("Cut")
 
 
-def check_samples(x: State, params: tuple[Params, ...], noise: Noise) -> None:
-    """As many samples on the path, and as many conditions, as there are starts; at least one.
+class Problem(NamedTuple):
+    """Starts and all that goes with each of them.
+
+    Attributes:
+        x: the starts: an array [batch, ...], or a pytree of such arrays.
+        noise: a path from `brownian_path`, standard normals [steps, batch, ...], or None for an
+            ODE.
+        condition: what each level is shown beside the state, a pytree of arrays [batch, ...] such
+            as classes; None for levels `(params, x, t)`.
+    """
+
+    x: State
+    noise: Noise = None
+    condition: Condition = None
+
+
+def batch_size(problem: Problem) -> int:
+    """How many samples.
 
     Raises:
-        ValueError: if not.
+        ValueError: if starts, path, normals and conditions are not equally many, or there is none.
     """
-    if not x.ndim or not len(x):
-        raise ValueError(f"expected at least one start [batch, ...], got shape {list(x.shape)}")
-    if isinstance(noise, BrownianPath) and noise.samples.shape != (len(x),):
-        raise ValueError(f"expected a path of {len(x)} samples, one a start, got "
-                         f"{list(noise.samples.shape)}")  # fmt: skip
-    for leaf in jax.tree.leaves(split_conditions(params)[0]):
-        if not leaf.ndim or len(leaf) != len(x):
-            raise ValueError(f"expected conditions for {len(x)} samples, one a start, got shape "
-                             f"{list(leaf.shape)}")  # fmt: skip
+    sizes = {"x": {_length(leaf, 0, "x") for leaf in jax.tree.leaves(problem.x)}}
+    if isinstance(problem.noise, BrownianPath):
+        sizes["noise.samples"] = {_length(problem.noise.samples, 0, "noise.samples")}
+    else:
+        sizes["noise"] = {_length(leaf, 1, "noise") for leaf in jax.tree.leaves(problem.noise)}
+    sizes["condition"] = {_length(leaf, 0, "condition")
+                          for leaf in jax.tree.leaves(problem.condition)}  # fmt: skip
+    every = set().union(*sizes.values())
+    if len(every) != 1 or every == {0}:
+        told = ", ".join(f"{sorted(own)} in {name}" for name, own in sizes.items() if own)
+        raise ValueError(f"expected as many samples everywhere, at least one, got {told}")
+    return every.pop()
+
+
+def take(problem: Problem, samples: Int[Array, " some"]) -> Problem:
+    """The problem of some of the samples."""
+
+    def rows(tree: Any, axis: int = 0) -> Any:
+        return jax.tree.map(lambda leaf: jnp.take(leaf, samples, axis=axis), tree)
+
+    noise = problem.noise
+    if isinstance(noise, BrownianPath):
+        noise = noise._replace(samples=rows(noise.samples))
+    else:
+        noise = rows(noise, axis=1)
+    return Problem(rows(problem.x), noise, rows(problem.condition))
+
+
+def map_parts(function: Callable[..., Any], problem: Problem, parts: int, *others: Any) -> Any:
+    """`function(part, *others[i])` of each of so many equal parts, one after the other.
+
+    Never batched: a batched predicate would run every level at every step.
+
+    Args:
+        function: of a part of the problem, and a row of each of the others.
+        problem: to be cut; its size a multiple of `parts`.
+        parts: how many.
+        others: pytrees with a leading axis [parts].
+
+    Returns:
+        What the function returns, stacked along a leading axis [parts].
+
+    Raises:
+        ValueError: if the problem cannot be cut so.
+    """
+    size = batch_size(problem)
+    if parts < 1 or size % parts:
+        raise ValueError(f"expected samples that can be cut into {parts} equal parts, got {size}")
+    numbers = jnp.arange(size).reshape(parts, -1)
+    return jax.lax.map(
+        lambda given: function(take(problem, given[0]), *given[1:]), (numbers, *others)
+    )
+
+
+def _length(leaf: Array, axis: int, name: str) -> int:
+    if jnp.ndim(leaf) <= axis:
+        raise ValueError(f"expected a batch axis in {name}, got shape {jnp.shape(leaf)}; a single "
+                         "sample is a batch of one")  # fmt: skip
+    return jnp.shape(leaf)[axis]

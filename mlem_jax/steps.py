@@ -1,17 +1,20 @@
-"""Time grids, and the tables of coefficients that make an integrator out of one linear step.
+"""Integrators as tables: the coefficients of one linear step, one row per step.
 
-Every one-step method here is linear in the state, in one evaluation F and in one standard normal
-vector xi, once the times are known:
+Every method here is linear in the state, in the estimate F and in one standard normal vector xi,
+once the times are known:
 
-    x[n+1] = scale[n] x[n] + gain[n] F(x[n], t[n]) + noise[n] xi[n]
+    x[n+1] = scale[n] x[n] + gain[n] F[n] + sum_j push[n, j] F[n-1-j] + noise[n] xi[n]
 
-so a method is a table, and the loop that runs it does not know which one it runs. A two-step method
-adds previous[n] F(x[n-1], t[n-1]) and costs no more evaluations. For
-`euler_maruyama` F is a drift; for all the others, which know a `Process`, F is the prediction of
-the data x_0, which stays finite at both ends of time where score, drift and eps do not.
+so a method is a table, and the loop that runs it does not know which one it runs. `push` is what a
+multistep method takes from earlier estimates; a one-step method has none, a table of no columns.
+For `euler_maruyama` F is a drift; for all the others, which know a `Process`, F is the prediction
+of the data x_0, which stays finite at both ends of time where score, drift and eps do not.
 
-Grids and tables are computed with numpy in double precision before any loop, and only then
-rounded: differences of nearby alphas lose half their digits in single precision.
+A table also keeps the clock of its noise: when each step begins and ends in the time of the
+Brownian motion that drives it. Coarse and fine steps of one clock can be driven by one path.
+
+Tables are computed with numpy in double precision before any loop, and only then rounded:
+differences of nearby alphas lose half their digits in single precision.
 
 The generative process with churn c, from 0 (ODE) to 1 (SDE), with f = alpha'/alpha and
 g^2 = (sigma^2)' - 2 f sigma^2, run backwards in time:
@@ -25,103 +28,79 @@ References:
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
-from mlem_jax.process import Process, log_snr, slope
+from mlem_jax.grids import check_grid, in_double, schedules
+from mlem_jax.process import Process, slope
 from mlem_jax.types import PerStep, Times
-
-Grid = np.ndarray
-"""Points in time, float64 [steps + 1], strictly rising or strictly falling."""
 
 
 class Steps(NamedTuple):
-    """x' = scale x + gain F(x, t) + noise xi, one row a step.
+    """x' = scale x + gain F + push . (earlier F) + noise xi, one row per step.
+
+    Made by the functions below, or by `make_steps` from columns of your own.
 
     Attributes:
         t: the time at which F is evaluated.
         scale: of the state.
         gain: of F.
-        noise: of the standard normal vector; 0 everywhere for an ODE.
-        previous: of the F of the step before; None for one-step methods.
+        noise: of the standard normal vector; 0 everywhere for an ODE. A number per step, or an
+            array per step that is broadcast to the state: the noise is additive and depends on t
+            alone.
+        push: of the estimates of the steps before, the last one first; no columns for a one-step
+            method.
+        clock: beginning and end of each step in the time of its Brownian motion, in double
+            precision.
     """
 
     t: PerStep
     scale: PerStep
     gain: PerStep
-    noise: PerStep
-    previous: PerStep | None = None
+    noise: Float[Array, "steps *broadcast"]
+    push: Float[Array, "steps lags"]
+    clock: Float[np.ndarray, "steps 2"]
 
 
-def uniform_grid(start: float, end: float, steps: int) -> Grid:
-    """t[n] = start + n (end - start) / steps."""
-    return check_grid(np.linspace(start, end, steps + 1))
+def make_steps(
+    t: ArrayLike,
+    scale: ArrayLike,
+    gain: ArrayLike,
+    noise: ArrayLike,
+    *,
+    push: ArrayLike | None = None,
+    clock: ArrayLike | None = None,
+) -> Steps:
+    """A table from its columns [steps].
 
-
-def log_snr_grid(process: Process, start: float, end: float, steps: int) -> Grid:
-    """Log SNR(t[n]) uniform from `start` to `end`.
-
-    Raises:
-        ValueError: if the log-SNR is infinite at either end; stop short of it.
-    """
-    ends = _in_double(lambda t: log_snr(process, t), np.array([start, end]))
-    if not np.isfinite(ends).all():
-        raise ValueError(
-            f"expected start and end with a finite log-SNR, got {ends.tolist()} at {start} and "
-            f"{end}; stop short of the pure data and the pure noise"
-        )
-    inner = _time_of_log_snr(process, np.linspace(ends[0], ends[1], steps + 1)[1:-1])
-    return check_grid(np.concatenate([[start], inner, [end]]))
-
-
-def karras_grid(
-    process: Process, start: float, end: float, steps: int, *, rho: float = 7.0
-) -> Grid:
-    """(sigma/alpha)(t[n])^(1/rho) uniform from `start` to `end`.
+    Args:
+        t: times at which F is evaluated.
+        scale: of the state.
+        gain: of F.
+        noise: of xi; [steps], or [steps, ...] broadcast to the state.
+        push: of earlier estimates [steps, lags]; by default none.
+        clock: readings at the points between steps [steps + 1], rising or falling; by default
+            each step lasts 1.
 
     Raises:
-        ValueError: if sigma/alpha is infinite at either end.
-
-    References:
-        Karras et al. 2022, arXiv:2206.00364, equation 5.
+        ValueError: if a column is not finite or they are not equally long.
     """
-    alpha, sigma = schedules(process, np.array([start, end]))
-    if not alpha.all():
-        raise ValueError(f"expected start and end with alpha > 0, got alpha {alpha.tolist()}")
-    low, high = (sigma / alpha) ** (1 / rho)
-    ratios = np.linspace(low, high, steps + 1)[1:-1] ** rho
-    return check_grid(
-        np.concatenate([[start], _time_of_log_snr(process, -2 * np.log(ratios)), [end]])
-    )
-
-
-def subgrid(fine: ArrayLike, times: ArrayLike) -> Grid:
-    """The points of `fine` nearest to `times`, no point twice: a coarse grid on a fine one.
-
-    Raises:
-        ValueError: if `times` has more points than `fine`.
-    """
-    fine, times = check_grid(fine), check_grid(times)
-    count = len(times)
-    if count > len(fine):
-        raise ValueError(f"expected at most {len(fine)} points, as in the fine grid, got {count}")
-    nearest = nearest_points(fine, times)
-    room = np.arange(count)
-    # Forwards every index at least one past its neighbour, then the same from the end.
-    nearest = np.maximum.accumulate(nearest - room) + room
-    last = len(fine) - 1
-    nearest = np.minimum(nearest, last - room[::-1])
-    return fine[nearest]
-
-
-def nearest_points(fine: Grid, times: Grid) -> np.ndarray:
-    """Index of the point of `fine` nearest to each of `times`."""
-    sign = np.sign(fine[-1] - fine[0])
-    right = np.clip(np.searchsorted(sign * fine, sign * times), 1, len(fine) - 1)
-    is_left = np.abs(times - fine[right - 1]) <= np.abs(fine[right] - times)
-    return right - is_left
+    t, scale, gain, noise = (np.asarray(each, np.float64) for each in (t, scale, gain, noise))
+    push = np.zeros((len(t), 0)) if push is None else np.asarray(push, np.float64)
+    points = np.arange(len(t) + 1.0) if clock is None else np.asarray(clock, np.float64)
+    columns = {"t": t, "scale": scale, "gain": gain, "noise": noise, "push": push,
+               "clock": np.stack([points[:-1], points[1:]], axis=1)}  # fmt: skip
+    for name, column in columns.items():
+        if len(column) != len(t):
+            raise ValueError(f"expected {len(t)} rows in every column, one per step, got "
+                             f"{len(column)} in {name}")  # fmt: skip
+        if not np.isfinite(column).all():
+            n = int(np.argwhere(~np.isfinite(column))[0][0])
+            raise ValueError(f"expected finite coefficients, got {column[n]} in {name} at step {n}")
+    rounded = (jnp.asarray(each, jnp.result_type(float)) for each in (t, scale, gain, noise, push))
+    return Steps(*rounded, columns["clock"])
 
 
 def euler_maruyama(times: ArrayLike, noise: Callable[[Times], Times] | None = None) -> Steps:
@@ -133,8 +112,8 @@ def euler_maruyama(times: ArrayLike, noise: Callable[[Times], Times] | None = No
     """
     times = check_grid(times)
     t, dt = times[:-1], np.diff(times)
-    deviation = np.zeros_like(t) if noise is None else _in_double(noise, t)
-    return _steps(t, np.ones_like(t), dt, deviation * np.sqrt(np.abs(dt)))
+    deviation = np.zeros_like(t) if noise is None else in_double(noise, t)
+    return make_steps(t, np.ones_like(t), dt, deviation * np.sqrt(np.abs(dt)), clock=times)
 
 
 def diffusion_euler_maruyama(process: Process, times: ArrayLike, *, churn: float = 1.0) -> Steps:
@@ -158,11 +137,11 @@ def diffusion_euler_maruyama(process: Process, times: ArrayLike, *, churn: float
             f"expected alpha > 0 and sigma > 0 wherever a step starts, got alpha {alpha.min()} and "
             f"sigma {sigma.min()} at the least; stop short of the ends, or use ddpm, made for them"
         )
-    rate = _in_double(lambda t: slope(process.alpha, t), t) / alpha
-    squared = 2 * sigma * _in_double(lambda t: slope(process.sigma, t), t) - 2 * rate * sigma**2
+    rate = in_double(lambda t: slope(process.alpha, t), t) / alpha
+    squared = 2 * sigma * in_double(lambda t: slope(process.sigma, t), t) - 2 * rate * sigma**2
     pull = (1 + churn**2) / 2 * squared / sigma**2
     deviation = churn * np.sqrt(squared * np.abs(dt))
-    return _steps(t, 1 + dt * (rate + pull), -dt * pull * alpha, deviation)
+    return make_steps(t, 1 + dt * (rate + pull), -dt * pull * alpha, deviation, clock=times)
 
 
 def ddpm(process: Process, times: ArrayLike) -> Steps:
@@ -192,7 +171,8 @@ def ddim(process: Process, times: ArrayLike, *, churn: float = 0.0) -> Steps:
     shrink = _ratio(alpha, sigma)
     deviation = churn * sigma[1:] * np.sqrt(1 - shrink**2)
     scale = np.sqrt(sigma[1:] ** 2 - deviation**2) / sigma[:-1]
-    return _steps(times[:-1], scale, alpha[1:] - alpha[:-1] * scale, deviation)
+    gain = alpha[1:] - alpha[:-1] * scale
+    return make_steps(times[:-1], scale, gain, deviation, clock=snr_clock(process, times))
 
 
 def exponential_euler(process: Process, times: ArrayLike, *, churn: float = 1.0) -> Steps:
@@ -212,10 +192,8 @@ def exponential_euler(process: Process, times: ArrayLike, *, churn: float = 1.0)
     _check_churn(churn)
     times = check_grid(times)
     alpha, sigma = schedules(process, times)
-    shrink = _ratio(alpha, sigma)  # e^-h, 0 where the step starts at noise or ends at data.
-    scale = sigma[1:] / sigma[:-1] * shrink ** (churn**2)
-    gain = alpha[1:] * (1 - shrink ** (1 + churn**2))
-    return _steps(times[:-1], scale, gain, sigma[1:] * np.sqrt(1 - shrink ** (2 * churn**2)))
+    scale, gain, deviation = _exponential(alpha, sigma, churn)
+    return make_steps(times[:-1], scale, gain, deviation, clock=snr_clock(process, times))
 
 
 def dpm_solver_2m(process: Process, times: ArrayLike, *, churn: float = 0.0) -> Steps:
@@ -232,35 +210,19 @@ def dpm_solver_2m(process: Process, times: ArrayLike, *, churn: float = 0.0) -> 
     References:
         Lu et al. 2022, arXiv:2211.01095, algorithm 2 and equation 18.
     """
-    first = exponential_euler(process, times, churn=churn)
-    alpha, sigma = schedules(process, check_grid(times))
+    _check_churn(churn)
+    times = check_grid(times)
+    alpha, sigma = schedules(process, times)
     with np.errstate(divide="ignore"):
         rise = -np.log(_ratio(alpha, sigma))
     share = np.zeros_like(rise)
     inner = np.isfinite(rise[1:])
     share[1:][inner] = rise[1:][inner] / rise[:-1][inner] / 2
-    extrapolated = np.asarray(first.gain, np.float64) * share
-    gain = np.asarray(first.gain, np.float64) + extrapolated
-    return _steps(*first[:2], gain, first.noise, -extrapolated)
-
-
-def check_grid(times: ArrayLike) -> Grid:
-    """`times` as a grid.
-
-    Raises:
-        ValueError: if it is not one-dimensional, has fewer than two points, or turns.
-    """
-    times = np.asarray(times, np.float64)
-    if times.ndim != 1 or len(times) < 2:
-        raise ValueError(f"expected a grid of at least 2 points, got shape {times.shape}")
-    rises = np.diff(times)
-    if not ((rises > 0).all() or (rises < 0).all()):
-        turn = int(np.flatnonzero(~(rises * np.sign(times[-1] - times[0]) > 0))[0])
-        raise ValueError(
-            "expected a grid that strictly rises or strictly falls, got "
-            f"{times[turn]} then {times[turn + 1]} at point {turn}; sort it and drop repetitions"
-        )
-    return times
+    scale, gain, deviation = _exponential(alpha, sigma, churn)
+    return make_steps(
+        times[:-1], scale, gain * (1 + share), deviation,
+        push=-(gain * share)[:, None], clock=snr_clock(process, times),
+    )  # fmt: skip
 
 
 def _check_churn(churn: float) -> None:
@@ -275,27 +237,22 @@ def _ratio(alpha: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     return alpha[:-1] * sigma[1:] / (sigma[:-1] * alpha[1:])
 
 
-def schedules(process: Process, times: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """alpha and sigma at `times`, in double precision."""
-    times = np.asarray(times, np.float64)
-    return _in_double(process.alpha, times), _in_double(process.sigma, times)
+def _exponential(
+    alpha: np.ndarray, sigma: np.ndarray, churn: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """scale, gain and noise of `exponential_euler`."""
+    shrink = _ratio(alpha, sigma)  # e^-h, 0 where the step starts at noise or ends at data.
+    scale = sigma[1:] / sigma[:-1] * shrink ** (churn**2)
+    gain = alpha[1:] * (1 - shrink ** (1 + churn**2))
+    return scale, gain, sigma[1:] * np.sqrt(1 - shrink ** (2 * churn**2))
 
 
-def _in_double(schedule: Callable[[Times], Times], t: np.ndarray) -> np.ndarray:
-    # Now, even while a caller is being traced: tables are constants of the program.
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        return np.asarray(schedule(jnp.asarray(t, jnp.float64)), np.float64)
+def snr_clock(process: Process, times: ArrayLike) -> np.ndarray:
+    """alpha^2 / sigma^2: the clock in which the noise of `ddpm` is a plain Brownian motion.
 
-
-def _time_of_log_snr(process: Process, values: np.ndarray) -> np.ndarray:
-    """The times at which a log-SNR that falls in t has these values, by bisection."""
-    low, high = np.zeros_like(values), np.full_like(values, process.end)
-    for _ in range(60):
-        middle = (low + high) / 2
-        early = _in_double(lambda t: log_snr(process, t), middle) > values
-        low, high = np.where(early, middle, low), np.where(early, high, middle)
-    return (low + high) / 2
-
-
-def _steps(*columns: ArrayLike) -> Steps:
-    return Steps(*(jnp.asarray(column, jnp.result_type(float)) for column in columns))
+    With x_0 held fixed, y = alpha x / sigma^2 obeys dy = x_0 dSNR + dW(SNR); so in this clock a
+    coarse ancestral step is driven by exactly what the fine ones it covers are driven by. It is
+    cut off at 1e12, at the data, where the noise has no effect any more.
+    """
+    alpha, sigma = schedules(process, times)
+    return np.minimum((alpha / np.maximum(sigma, 1e-150)) ** 2, 1e12)

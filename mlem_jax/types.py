@@ -2,32 +2,36 @@
 
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Shaped
 
 Params: TypeAlias = Any
-"""A pytree of arrays; for a ladder, a tuple with one such pytree a level."""
+"""A pytree of arrays; for a ladder, a tuple with one such pytree per level."""
 
-State: TypeAlias = Shaped[Array, "*state"]
-"""What moves: one array of any shape and floating dtype, often a batch of samples."""
+State: TypeAlias = PyTree[Shaped[Array, "..."]]
+"""What moves: a pytree of arrays of one floating dtype, mostly a single array [batch, ...]."""
+
+Condition: TypeAlias = Any
+"""A pytree of arrays whose leading axis is the batch, or None."""
 
 Key: TypeAlias = PRNGKeyArray
 Scalar: TypeAlias = Float[Array, ""]
 Times: TypeAlias = Float[Array, "*times"]
-Grid: TypeAlias = Float[Array, " points"]
 PerStep: TypeAlias = Float[Array, " steps"]
 PerLevel: TypeAlias = Float[Array, " levels"]
 Weights: TypeAlias = Float[Array, "steps levels"]
 Logits: TypeAlias = Float[Array, "steps levels"]
 Probabilities: TypeAlias = Float[Array, "steps levels"]
-Fires: TypeAlias = Bool[Array, "steps levels"]
+Openings: TypeAlias = Bool[Array, "steps levels"]
+"""B: whether the gate of difference k is open at step n."""
 
 
 @runtime_checkable
 class Drift(Protocol):
     """What a user brings: any callable with this signature, be it a drift or a prediction.
 
-    The result has the shape and dtype of `x`. The parameters are an argument, never closed over:
-    a closure would copy them into the compiled program as constants.
+    `t` is one number, for the whole batch. The result has the structure, shape and dtype of `x`.
+    The parameters are an argument, never closed over: a closure would copy them into the compiled
+    program as constants. Where the problem has a condition, it is the fourth argument.
     """
 
-    def __call__(self, params: Params, x: State, t: Scalar, /) -> State: ...
+    def __call__(self, params: Params, x: State, t: Scalar, /, *condition: Condition) -> State: ...

@@ -113,8 +113,7 @@ def denoising_trainer(
     def step(
         state: TrainState, images: Images, key: Key, teacher_params: Params
     ) -> tuple[TrainState, Float[Array, ""]]:
-        time_key, noise_key, flip_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
-        images = random_flips(flip_key, images)
+        time_key, noise_key = jax.random.split(jax.random.fold_in(key, state.step))
         t = process.end * stratified_times(time_key, len(images))
         noise = jax.random.normal(noise_key, images.shape, images.dtype)
         followed = None if teacher is None else partial(teacher, teacher_params)
@@ -133,12 +132,6 @@ def denoising_trainer(
         return TrainState(params, average, optimiser_state, state.step + 1), loss
 
     return Trainer(init, step)
-
-
-def random_flips(key: Key, images: Images) -> Images:
-    """Each image mirrored left to right with probability 1/2."""
-    flip = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
-    return jnp.where(flip, images[:, :, ::-1], images)
 
 
 def loss_by_band(

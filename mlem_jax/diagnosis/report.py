@@ -1,6 +1,6 @@
 """A diagnosis as text: tables and sentences, after the reports of multilevel Monte Carlo.
 
-    level: cost, size of the difference to the one below, distance to the top, effect ...
+    level: cost, size of the difference to the one below, distance to the top, sensitivity ...
     ladder: cost at equal error, how many times cheaper than the top alone, error at equal cost
     sentences: the rates, which level does not pay, what to use, whether to believe it
 
@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlem_jax.diagnose import Diagnosis
-from mlem_jax.evaluate import cost_at_error
-from mlem_jax.intervals import Interval
-from mlem_jax.rungs import Rung
-from mlem_jax.trials import Check
+from mlem_jax.diagnosis.diagnose import Diagnosis
+from mlem_jax.diagnosis.intervals import Interval
+from mlem_jax.diagnosis.subsets import Worth
+from mlem_jax.diagnosis.validation import Check
+from mlem_jax.frontier import cost_at_error
 
 Rows = list[tuple[str, ...]]
 """Cells; the first row is the heading."""
@@ -38,9 +38,9 @@ def level_rows(diagnosis: Diagnosis) -> Rows:
     """One row a level: what multilevel Monte Carlo plots, in powers of two beside the numbers.
 
     Size of the difference to the level below and distance to the top, both root-mean-square along
-    the path; error at the end of the level alone; effect of the difference, all steps together.
+    the path; error at the end of the level alone; squared sensitivity to the difference, all steps together.
     """
-    rows: Rows = [("level", "cost", "log2", "size", "log2", "to the top", "alone, mse", "effect",
+    rows: Rows = [("level", "cost", "log2", "size", "log2", "to the top", "alone, mse", "sensitivity",
                    "log2")]  # fmt: skip
     sizes = np.sqrt((np.asarray(diagnosis.sizes) ** 2).mean(axis=0)).tolist()
     for k, cost in enumerate(diagnosis.costs):
@@ -80,7 +80,7 @@ def sentences(diagnosis: Diagnosis) -> list[str]:
     top = _at_every_step(diagnosis)
     return [
         *_rates(diagnosis),
-        *(_worth(rung, top) for rung in diagnosis.rungs),
+        *(_worth(own, top) for own in diagnosis.worth),
         f"To use at a cost of {advice.cost:.3g}: levels {_levels(advice.kept)}, predicted mse "
         f"{_with_ends(advice.error, '.1e')}, {top / advice.cost:.2f} times cheaper than the top "
         "level at every step.",
@@ -122,31 +122,31 @@ def _rates(diagnosis: Diagnosis) -> list[str]:
     )  # fmt: skip
     told = f"Gamma {_with_ends(gamma, '.2f')}, of error ~ cost^(-1/gamma): {regime}."
     totals = [total.value for total in diagnosis.totals]
-    # Of the distances the top has none, of the effects the certain level; cost goes with either.
-    columns = {"distance to the top": diagnosis.distances, "effect": totals,
+    # Of the distances the top has none, of the sensitivities the certain level; cost goes with either.
+    columns = {"distance to the top": diagnosis.distances, "sensitivity": totals,
                "cost": diagnosis.costs}  # fmt: skip
     slopes = ", ".join(f"{name} x 2^{_slope(own):.2f}" for name, own in columns.items())
     return [told, f"A level more: {slopes} (alpha, beta and gamma of multilevel Monte Carlo)."]
 
 
 def _concentration(heaviest: float) -> str:
-    told = f"One sample makes {heaviest:.0%} of the effects of all"
+    told = f"One sample makes {heaviest:.0%} of the sensitivities of all"
     if heaviest < 0.5:
         return f"{told}: none rules them."
     return (f"{told}: a slope so steep is followed for a short way only, so the prediction is too "
             "high. More samples would tell how common it is.")  # fmt: skip
 
 
-def _worth(rung: Rung, top: float) -> str:
-    pays = rung.ratio.value > 1
-    sure = rung.ratio.low > 1 if pays else rung.ratio.high < 1
-    told = f"Level {rung.level} {'pays' if pays else 'does not pay'} for itself"
+def _worth(worth: Worth, top: float) -> str:
+    pays = worth.ratio.value > 1
+    sure = worth.ratio.low > 1 if pays else worth.ratio.high < 1
+    told = f"Level {worth.level} {'pays' if pays else 'does not pay'} for itself"
     doubt = "" if sure else ", though these samples cannot tell for sure"
     return (
-        f"{told}{doubt}: with it {rung.cost_with:.3g} (levels {_levels(rung.kept_with)}, "
-        f"{top / rung.cost_with:.2f} times cheaper than the top), without {rung.cost_without:.3g} "
-        f"({_levels(rung.kept_without)}, {top / rung.cost_without:.2f}): "
-        f"{_with_ends(rung.ratio, '.2f')} times the cost."
+        f"{told}{doubt}: with it {worth.cost_with:.3g} (levels {_levels(worth.kept_with)}, "
+        f"{top / worth.cost_with:.2f} times cheaper than the top), without {worth.cost_without:.3g} "
+        f"({_levels(worth.kept_without)}, {top / worth.cost_without:.2f}): "
+        f"{_with_ends(worth.ratio, '.2f')} times the cost."
     )
 
 

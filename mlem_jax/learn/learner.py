@@ -25,10 +25,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from mlem_jax.draws import independent
-from mlem_jax.evaluate import Batch, check_batch, square_errors
-from mlem_jax.gates import Gates
-from mlem_jax.gradients import (
+from mlem_jax.draws import either_open, independent
+from mlem_jax.evaluate import Batch, check_batch, square_errors, take_batch
+from mlem_jax.gates.families import Gates
+from mlem_jax.ladder import Ladder, known_costs
+from mlem_jax.learn.gradients import (
     forward_gradient,
     gaussian_directions,
     leave_one_out,
@@ -36,13 +37,13 @@ from mlem_jax.gradients import (
     score_gradient,
     weigh_to_leading_order,
 )
-from mlem_jax.levels import Levels, split_conditions
-from mlem_jax.noise import BrownianPath
-from mlem_jax.plan import Plan, expected_needs, weigh
-from mlem_jax.problem import check_problem
-from mlem_jax.solve import run_unchecked
+from mlem_jax.plans.plan import Plan
+from mlem_jax.plans.weigh import weigh
+from mlem_jax.problem import batch_size
+from mlem_jax.solver.check import checked_table
+from mlem_jax.solver.solve import run_table
 from mlem_jax.steps import Steps
-from mlem_jax.types import Fires, Key, Logits, Params, Scalar
+from mlem_jax.types import Key, Logits, Openings, Scalar
 
 Baseline = Callable[[Float[Array, " groups"]], Float[Array, " groups"]]
 """What is taken off each group's error; it may depend on the errors of the others alone."""
@@ -71,7 +72,7 @@ class LearnInfo(NamedTuple):
         loss: error + penalty x cost.
         error: mean square error of the batch to its references, under the gates drawn.
         deviation: standard deviation of the error over groups.
-        cost: expected, of one run, in the unit of `levels.costs`.
+        cost: expected, of one run, in the unit of the ladder's costs.
         gradient: Euclidean norm of the estimated gradient.
     """
 
@@ -87,12 +88,11 @@ class Learner(NamedTuple):
 
     Attributes:
         init: `() -> LearnState`.
-        step: `(state, params, batch, key) -> (state, info)` with the params of the levels and a
-            `Batch`, to be jitted.
+        step: `(state, ladder, batch, key) -> (state, info)`, to be jitted.
     """
 
     init: Callable[[], LearnState]
-    step: Callable[[LearnState, tuple[Params, ...], Batch, Key], tuple[LearnState, LearnInfo]]
+    step: Callable[[LearnState, Ladder, Batch, Key], tuple[LearnState, LearnInfo]]
 
 
 class Terms(NamedTuple):
@@ -110,25 +110,23 @@ class Terms(NamedTuple):
 
 
 def score_function_terms(
-    levels: Levels,
-    params: tuple[Params, ...],
+    ladder: Ladder,
     batch: Batch,
     steps: Steps,
     gates: Gates,
     theta: Any,
-    fires: Fires,
+    openings: Openings,
     directions: Any,
 ) -> Terms:
     """The error of one run under given gates, its path derivative and its score.
 
     Args:
-        levels: the ladder; static.
-        params: one pytree a level.
+        ladder: the levels.
         batch: the group's samples.
         steps: the integrator.
         gates: the family.
         theta: its parameters.
-        fires: B, the draw of this group.
+        openings: B, the draw of this group.
         directions: of the forward gradient, with a leading axis [tangents].
     """
 
@@ -137,20 +135,19 @@ def score_function_terms(
 
     def error(theta: Any) -> Scalar:
         # Not `drop_idle`: an evaluation of weight 0 may have a derivative that is not 0.
-        return _error(levels, params, batch, steps, weigh(fires, logits(theta)))
+        return _error(ladder, batch, steps, weigh(openings, logits(theta)))
 
     value, path = forward_gradient(error, theta, directions)
-    return Terms(value, path, score_gradient(logits, theta, fires))
+    return Terms(value, path, score_gradient(logits, theta, openings))
 
 
 def leading_order_terms(
-    levels: Levels,
-    params: tuple[Params, ...],
+    ladder: Ladder,
     batch: Batch,
     steps: Steps,
     gates: Gates,
     theta: Any,
-    fires: Fires,
+    openings: Openings,
     directions: Any,
 ) -> Terms:
     """As `score_function_terms`, to leading order in the differences, with no score.
@@ -159,22 +156,18 @@ def leading_order_terms(
     """
 
     def error(theta: Any) -> Scalar:
-        plan = weigh_to_leading_order(fires, gates.logits(theta, steps.t))
-        return _error(levels, params, batch, steps, plan)
+        plan = weigh_to_leading_order(openings, gates.logits(theta, steps.t))
+        return _error(ladder, batch, steps, plan)
 
     value, path = forward_gradient(error, theta, directions)
     return Terms(value, path, jax.tree.map(jnp.zeros_like, theta))
 
 
-Estimate = Callable[
-    [Levels, tuple[Params, ...], Batch, Steps, Gates, Any, Fires, Any],
-    Terms,
-]
+Estimate = Callable[[Ladder, Batch, Steps, Gates, Any, Openings, Any], Terms]
 """See `score_function_terms`."""
 
 
 def gate_learner(
-    levels: Levels,
     steps: Steps,
     gates: Gates,
     optimiser: optax.GradientTransformation,
@@ -189,16 +182,15 @@ def gate_learner(
     """theta <- optimiser(grad of E |x - x_ref|^2 + penalty x expected cost).
 
     Args:
-        levels: the ladder; its costs are what the penalty is paid on.
         steps: the integrator.
-        gates: the family to be learned, such as `gates.log_linear_gates`.
+        gates: the family to be learned, such as `gates.log_linear`.
         optimiser: any Optax optimiser.
-        penalty: lambda, in square error per unit of cost.
-        groups: draws of the gates a batch; as many as samples in the paper, fewer where a device
+        penalty: lambda, in square error per unit of the ladder's costs.
+        groups: draws of the gates per batch; as many as samples in the paper, fewer where a device
             wants larger batches. Their spread is the noise of the gradient.
         estimate: what a group gives: `score_function_terms`, the paper's and the default, whose
             mean is the gradient exactly, or `leading_order_terms`, far less noisy.
-        tangents: directions of the forward gradient a group. One costs about one more run.
+        tangents: directions of the forward gradient per group. One costs about one more run.
         directions: `gradients.gaussian_directions` or `gradients.orthogonal_directions`.
         baseline: `gradients.leave_one_out`, or `gradients.no_baseline`.
 
@@ -227,21 +219,22 @@ def gate_learner(
         return LearnState(theta, optimiser.init(theta), jnp.zeros((), jnp.int32))
 
     def step(
-        state: LearnState, params: tuple[Params, ...], batch: Batch, key: Key
+        state: LearnState, ladder: Ladder, batch: Batch, key: Key
     ) -> tuple[LearnState, LearnInfo]:
         theta = state.theta
         logits = gates.logits(theta, steps.t)
-        check_problem(levels, params, batch.x, steps, weigh(logits > 0, logits), batch.noise)
+        numbers = _group_numbers(batch, groups)
 
-        def one_group(given: tuple[Key, Any]) -> Terms:
+        def one_group(given: tuple[Key, Int[Array, " size"]]) -> Terms:
             draw_key, direction_key = jax.random.split(given[0])
-            fires = independent(draw_key, logits)
+            openings = independent.openings(draw_key, logits)
             along = directions(direction_key, theta, tangents)
-            return estimate(levels, *cut.put(given[1]), steps, gates, theta, fires, along)
+            return estimate(
+                ladder, take_batch(batch, given[1]), steps, gates, theta, openings, along
+            )
 
-        cut = _cut(params, batch, groups)
-        terms = jax.lax.map(one_group, (jax.random.split(key, groups), cut.parts))
-        cost, of_cost = _cost_and_gradient(levels, steps, gates, theta)
+        terms = jax.lax.map(one_group, (jax.random.split(key, groups), numbers))
+        cost, of_cost = _cost_and_gradient(ladder, steps, gates, theta)
         gradient = jax.tree.map(
             lambda error, cost: error + penalty * cost, error_gradient(terms, baseline), of_cost
         )
@@ -266,55 +259,32 @@ def error_gradient(terms: Terms, baseline: Baseline) -> Any:
     )
 
 
-def _error(
-    levels: Levels, params: tuple[Params, ...], batch: Batch, steps: Steps, plan: Plan
-) -> Scalar:
-    end = run_unchecked(levels, params, batch.x, steps, plan, batch.noise)
-    return square_errors(end, batch.reference).mean()
+def _error(ladder: Ladder, batch: Batch, steps: Steps, plan: Plan) -> Scalar:
+    table = checked_table(ladder, batch.problem, steps, plan)
+    return square_errors(run_table(ladder, batch.problem, table), batch.reference).mean()
 
 
 def _cost_and_gradient(
-    levels: Levels, steps: Steps, gates: Gates, theta: Any
+    ladder: Ladder, steps: Steps, gates: Gates, theta: Any
 ) -> tuple[Scalar, Any]:
     """Expected cost of a run and its gradient, in forward mode as everything here."""
+    costs = known_costs(ladder)
 
     def cost(theta: Any) -> tuple[Scalar, Scalar]:
-        needs = expected_needs(gates.logits(theta, steps.t)).sum(axis=0)
-        total = needs @ jnp.asarray(levels.costs, needs.dtype)
+        needs = either_open(gates.logits(theta, steps.t)).sum(axis=0)
+        total = needs @ jnp.asarray(costs, needs.dtype)
         return total, total
 
     gradient, value = jax.jacfwd(cost, has_aux=True)(theta)
     return value, gradient
 
 
-class _Cut(NamedTuple):
-    """A batch in groups: what differs between them, and how to put it back together."""
-
-    parts: Any
-    put: Callable[[Any], tuple[tuple[Params, ...], Batch]]
-
-
-def _cut(params: tuple[Params, ...], batch: Batch, groups: int) -> _Cut:
-    """Groups of equal size, with the conditions of their samples."""
-    path = batch.noise if isinstance(batch.noise, BrownianPath) else None
-    if path is not batch.noise:
-        raise ValueError("expected a path or no noise to learn on, got stored noise; give the "
-                         "brownian_path it was stored from")  # fmt: skip
-    if not len(batch.x) or len(batch.x) % groups:
-        raise ValueError(
-            f"expected a batch that is a multiple of {groups} groups, got {len(batch.x)} samples"
-        )
+def _group_numbers(batch: Batch, groups: int) -> Int[Array, "groups size"]:
+    """Which samples are in which group."""
     check_batch(batch)
-    conditions, put_conditions = split_conditions(params)
-    samples = None if path is None else path.samples
-    parts = jax.tree.map(
-        lambda leaf: leaf.reshape(groups, -1, *leaf.shape[1:]),
-        (batch.x, batch.reference, samples, conditions),
-    )
-
-    def put(part: Any) -> tuple[tuple[Params, ...], Batch]:
-        x, reference, samples, conditions = part
-        noise = None if path is None else path._replace(samples=samples)
-        return put_conditions(conditions), Batch(x, noise, reference)
-
-    return _Cut(parts, put)
+    size = batch_size(batch.problem)
+    if size % groups:
+        raise ValueError(
+            f"expected a batch that is a multiple of {groups} groups, got {size} samples"
+        )
+    return jnp.arange(size).reshape(groups, -1)

@@ -36,28 +36,29 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from mlem_jax.gates import probabilities
-from mlem_jax.plan import Plan, open_ratios, weigh_ratios
-from mlem_jax.types import Fires, Key, Logits, Scalar
+from mlem_jax.gates.families import to_probabilities
+from mlem_jax.plans.plan import Plan
+from mlem_jax.plans.weigh import open_ratios, weigh_ratios
+from mlem_jax.types import Key, Logits, Openings, Scalar
 
 Tree = TypeVar("Tree")
 
 
-def score(fires: Fires, logits: Logits) -> Float[Array, "steps levels"]:
+def score(openings: Openings, logits: Logits) -> Float[Array, "steps levels"]:
     """d log P(B) / dl = B - p, for independent gates; 0 where a gate is certain."""
-    return fires - probabilities(logits)
+    return openings - to_probabilities(logits)
 
 
-def score_gradient(logits: Callable[[Tree], Logits], theta: Tree, fires: Fires) -> Tree:
+def score_gradient(logits: Callable[[Tree], Logits], theta: Tree, openings: Openings) -> Tree:
     """d log P(B) / dtheta = sum_{n,k} (B - p) dl/dtheta.
 
     Args:
         logits: of the gates as a function of their parameters; few, so it is differentiated in
             forward mode, all directions at once.
         theta: where.
-        fires: B, drawn by `draws.independent`.
+        openings: B, drawn by `draws.independent`.
     """
-    own = score(fires, logits(theta))
+    own = score(openings, logits(theta))
     jacobian = jax.jacfwd(logits)(theta)
     return jax.tree.map(lambda leaf: jnp.tensordot(own, leaf, axes=2), jacobian)
 
@@ -81,12 +82,12 @@ def forward_gradient(
     return value, jax.tree.map(lambda v: jnp.tensordot(slopes, v, axes=1) / len(slopes), directions)
 
 
-def weigh_to_leading_order(fires: Fires, logits: Logits) -> Plan:
-    """The plan of `plan.weigh`, with d(B/p)/dl = -B/(2p): a path term that needs no score."""
-    ratios = jax.lax.stop_gradient(open_ratios(fires, logits))
+def weigh_to_leading_order(openings: Openings, logits: Logits) -> Plan:
+    """The plan of `plans.weigh`, with d(B/p)/dl = -B/(2p): a path term that needs no score."""
+    ratios = jax.lax.stop_gradient(open_ratios(openings, logits))
     # Zero, with a derivative of one; a certain gate has none.
     moved = jnp.where(jnp.isfinite(logits), logits - jax.lax.stop_gradient(logits), 0)
-    return weigh_ratios(fires, ratios * (1 - moved / 2))
+    return weigh_ratios(openings, ratios * (1 - moved / 2))
 
 
 def orthogonal_directions(key: Key, theta: Any, tangents: int) -> Any:

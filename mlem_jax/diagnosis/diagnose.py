@@ -1,8 +1,8 @@
-"""A diagnosis of a ladder: its differences, gamma, effects, rungs worth keeping, gates, a check.
+"""A diagnosis of a ladder: differences, gamma, sensitivities, levels worth keeping, a check.
 
 One pilot run of the top level measures the differences between levels along its path and what each
 does to the end; all else follows from it but the check, for which plans are drawn and run. Nothing
-is printed here: `report.report` makes text of a diagnosis.
+is printed here: `report` makes text of a diagnosis.
 
 Starts are asked for, as everywhere, since what a ladder is worth depends on where it is used: give
 those that are to be sampled, with the steps that are to be taken. A coarser grid cannot be had from
@@ -24,23 +24,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mlem_jax.evaluate import couple
-from mlem_jax.intervals import Interval, fit_gamma, interval, resample
-from mlem_jax.levels import Levels, check_levels
-from mlem_jax.pilot import Effects, Pilot, predict_error, run_pilot
-from mlem_jax.problem import Noise
-from mlem_jax.rungs import (
+from mlem_jax.diagnosis.intervals import Interval, fit_gamma, interval, resample
+from mlem_jax.diagnosis.pilot import Pilot, Sensitivities, predict_error, run_pilot
+from mlem_jax.diagnosis.subsets import (
     Offer,
-    Rung,
-    expected_cost,
+    Worth,
     gates_at_budget,
-    judge_rungs,
-    ladder_effects,
+    judge_levels,
     make_offers,
+    subset_sensitivities,
 )
+from mlem_jax.diagnosis.validation import Advice, Alone, Check, judge_alone, judge_ends, run_check
+from mlem_jax.draws import independent
+from mlem_jax.evaluate import make_reference
+from mlem_jax.ladder import Ladder, known_costs
+from mlem_jax.plans.price import expected_cost
+from mlem_jax.problem import Noise, Problem, batch_size
 from mlem_jax.steps import Steps
-from mlem_jax.trials import Advice, Alone, Check, judge_alone, judge_ends, run_check
-from mlem_jax.types import Key, Params, PerLevel, PerStep, State
+from mlem_jax.types import Key, PerLevel, PerStep
 
 
 class Diagnosis(NamedTuple):
@@ -54,12 +55,12 @@ class Diagnosis(NamedTuple):
         distances: root-mean-square of F^k - F^K over the whole path.
         ends: error of each level alone at every step, to the top level.
         gamma: fitted to costs and distances.
-        effects: v[n, k]; +inf where the gate is to stay open.
-        totals: of the effects over the steps, each level's with its interval.
-        heaviest: share of one sample in the effects; near 1, they are one sample's slope, which
+        sensitivities: v[n, k]; +inf where the gate is to stay open.
+        totals: of the sensitivities over the steps, each level's with its interval.
+        heaviest: share of one sample in the sensitivities; near 1, they are one sample's slope, which
             stands here for the kurtosis of multilevel Monte Carlo.
         offers: every ladder of some of the levels, the whole one first.
-        rungs: what each level but the top is worth.
+        worth: what each level but the top is worth.
         advice: the best of the offers and its gates.
         check: of the advice.
         alone: the top level at each of the coarser steps given, and at every step.
@@ -72,47 +73,44 @@ class Diagnosis(NamedTuple):
     distances: PerLevel
     ends: PerLevel
     gamma: Interval
-    effects: Effects
+    sensitivities: Sensitivities
     totals: tuple[Interval, ...]
     heaviest: float
     offers: tuple[Offer, ...]
-    rungs: tuple[Rung, ...]
+    worth: tuple[Worth, ...]
     advice: Advice
     check: Check
     alone: tuple[Alone, ...]
 
 
 def diagnose(
-    levels: Levels,
-    params: tuple[Params, ...],
-    x: State,
+    ladder: Ladder,
+    problem: Problem,
     steps: Steps,
     key: Key,
-    noise: Noise = None,
     *,
     budget: float | None = None,
     coarser: Sequence[tuple[Steps, Noise]] = (),
-    stretches: int = 16,
+    bins: int = 16,
     certain: int = 1,
     draws: int = 16,
     resamples: int = 200,
 ) -> Diagnosis:
     """E |error|^2 = sum_{n,k} (1/p - 1) v, measured, minimised over gates and levels, and checked.
 
-    Costs about `stretches x differences / 2` runs of the top level, and the runs of the check.
+    Costs about `bins x differences / 2` runs of the top level, and the runs of the check.
 
     Args:
-        levels: the ladder; static.
-        params: one pytree a level.
-        x: starts [batch, ...], at least two; the more, the narrower the intervals.
+        ladder: the levels, with their costs.
+        problem: starts, noise, conditions; at least two samples, the more, the narrower the
+            intervals.
         steps: the integrator.
         key: of the disturbed steps, the gates and the resamples; never the one of the noise.
-        noise: as `solve` takes it.
         budget: for all steps together, in the unit of the costs, between what the lowest level and
             what the top level cost at every step; by default the geometric mean of the two.
         coarser: steps, each with its noise along the same paths, at which the top level alone is
             judged.
-        stretches: as for `run_pilot`; at most one a step.
+        bins: time bins, as for `run_pilot`; at most one per step.
         certain: 1 if the lowest level of a ladder is to run at every step, 0 if its gate may close.
         draws: plans that are run for the check, at least two.
         resamples: of the samples, for the intervals.
@@ -121,33 +119,30 @@ def diagnose(
         ValueError: as `run_pilot`, and if there are too few samples, draws or resamples, or the
             budget is not such a one.
     """
-    count, ladder = len(steps.t), len(levels.drifts)
-    check_levels(levels)
-    _check_asked(certain, samples=len(x), draws=draws, resamples=resamples)
-    budget = _checked_budget(levels.costs, count, budget, certain)
-    stretches = min(stretches, count)
+    count, costs, samples = len(steps.t), known_costs(ladder), batch_size(problem)
+    _check_asked(certain, samples=samples, draws=draws, resamples=resamples)
+    budget = _checked_budget(costs, count, budget, certain)
     pilot_key, resample_key, draw_key = jax.random.split(key, 3)
-    pilot = run_pilot(
-        levels, params, x, steps, pilot_key, noise, stretches=stretches, certain=certain
-    )
-    weights = resample(resample_key, len(x), resamples)
-    offers, table = make_offers(pilot, levels.costs, budget, weights)
+    pilot = run_pilot(ladder, problem, steps, pilot_key, bins=min(bins, count), certain=certain)
+    weights = resample(resample_key, samples, resamples)
+    offers, table = make_offers(pilot, costs, budget, weights)
     best = min(offers, key=lambda offer: offer.cost)
-    advice = _advise(ladder_effects(pilot, best.kept, weights), levels, best, budget)
-    batch = couple(levels, params, x, steps, noise)
-    effects = ladder_effects(pilot, range(1, ladder + 1), weights)
+    advice = _advise(subset_sensitivities(pilot, best.kept, weights), ladder, best, budget)
+    batch = make_reference(ladder, problem, steps)
+    found = subset_sensitivities(pilot, range(1, len(ladder) + 1), weights)
     differences, distances = np.asarray(pilot.differences), np.asarray(pilot.distances)
     distances = np.sqrt(weights @ distances.mean(axis=0))
     return Diagnosis(
-        steps.t, levels.costs, budget,
-        jnp.asarray(np.sqrt(differences.mean(axis=1))), jnp.asarray(distances[0], x.dtype),
-        judge_ends(levels, params, batch, steps),
-        fit_gamma(levels.costs, distances),
-        effects[0], tuple(interval(own) for own in np.asarray(effects).sum(axis=1).T),
+        steps.t, costs, budget,
+        jnp.asarray(np.sqrt(differences.mean(axis=1))),
+        jnp.asarray(distances[0], found.dtype),
+        judge_ends(ladder, batch, steps),
+        fit_gamma(costs, distances),
+        found[0], tuple(interval(own) for own in np.asarray(found).sum(axis=1).T),
         _heaviest(pilot),
-        tuple(offers), judge_rungs(offers, table),
-        advice, run_check(levels, params, batch, steps, advice, draw_key, draws),
-        judge_alone(levels, params, batch, steps, coarser),
+        tuple(offers), judge_levels(offers, table),
+        advice, run_check(ladder, batch, steps, advice, draw_key, draws),
+        judge_alone(ladder, batch, steps, coarser),
     )  # fmt: skip
 
 
@@ -177,19 +172,19 @@ def _checked_budget(
 
 
 def _advise(
-    effects: Float[Array, "resamples steps kept"], levels: Levels, best: Offer, budget: float
+    sensitivities: Float[Array, "resamples steps kept"], ladder: Ladder, best: Offer, budget: float
 ) -> Advice:
-    costs = jnp.asarray(levels.costs, effects.dtype)[np.array(best.kept) - 1]
-    logits = gates_at_budget(effects[0], costs, budget)
-    even = gates_at_budget(effects[0], costs, budget, power=1 / 3)
-    errors = _errors(effects, logits)
-    return Advice(best.kept, logits, even, float(expected_cost(logits, costs)), interval(errors))
+    costs = jnp.asarray(ladder.costs, sensitivities.dtype)[np.array(best.kept) - 1]
+    logits = gates_at_budget(sensitivities[0], costs, budget)
+    even = gates_at_budget(sensitivities[0], costs, budget, power=1 / 3)
+    paid = float(expected_cost(independent, logits, costs))
+    return Advice(best.kept, logits, even, paid, interval(_errors(sensitivities, logits)))
 
 
 _errors = jax.jit(jax.vmap(predict_error, (0, None)))
 
 
 def _heaviest(pilot: Pilot) -> float:
-    """The largest share of one sample in the effects of all."""
+    """The largest share of one sample in the sensitivities of all."""
     own = np.trace(np.asarray(pilot.products), axis1=2, axis2=3).sum(axis=1)
     return float(own.max() / own.sum()) if own.sum() > 0 else 0.0

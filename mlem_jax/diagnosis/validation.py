@@ -1,4 +1,4 @@
-"""Trials: what is run rather than predicted, all along the same paths to the same references.
+"""Validation: what is run rather than predicted, all along the same paths to the same references.
 
 Plans of the advised gates, to hold against what was predicted of them; each level alone; and the
 top level alone at fewer steps, the rival of every ladder.
@@ -11,23 +11,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mlem_jax.diagnosis.intervals import Interval
 from mlem_jax.draws import independent, midpoint
-from mlem_jax.evaluate import Batch, judge, stack_plans
-from mlem_jax.groups import draw_plans
-from mlem_jax.intervals import Interval
-from mlem_jax.levels import Levels
-from mlem_jax.plan import draw_plan, full_plan
+from mlem_jax.evaluate import Batch, judge
+from mlem_jax.ladder import Ladder, pick_levels
+from mlem_jax.plans.plan import full
+from mlem_jax.plans.weigh import draw_plan, draw_plans, stack_plans
 from mlem_jax.problem import Noise
-from mlem_jax.rungs import keep_levels
 from mlem_jax.steps import Steps
-from mlem_jax.types import Key, Logits, Params, PerLevel
+from mlem_jax.types import Key, Logits, PerLevel
 
 
 class Advice(NamedTuple):
     """The ladder to use at the budget, and its gates.
 
     Attributes:
-        kept: which levels, 1 the cheapest; `rungs.keep_levels` makes their ladder.
+        kept: which levels, 1 the cheapest; `pick_levels` makes their ladder.
         logits: of the gates for independent draws, with the least predicted error.
         even: the same for even draws (`systematic`, `midpoint`).
         cost: expected.
@@ -69,44 +68,38 @@ class Alone(NamedTuple):
     error: float
 
 
-def judge_ends(levels: Levels, params: tuple[Params, ...], batch: Batch, steps: Steps) -> PerLevel:
+def judge_ends(ladder: Ladder, batch: Batch, steps: Steps) -> PerLevel:
     """Errors of single levels; the top is the reference."""
-    count, ladder = len(steps.t), len(levels.drifts)
-    plans = stack_plans([full_plan(count, ladder, level) for level in range(1, ladder + 1)])
-    return judge(levels, params, batch, steps, plans).mean(axis=1)
+    count, levels = len(steps.t), len(ladder)
+    plans = stack_plans([full(count, levels, level) for level in range(1, levels + 1)])
+    return judge(ladder, batch, steps, plans).mean(axis=1)
 
 
 def run_check(
-    levels: Levels, params: tuple[Params, ...], batch: Batch, steps: Steps, advice: Advice,
-    key: Key, draws: int,
-) -> Check:  # fmt: skip
+    ladder: Ladder, batch: Batch, steps: Steps, advice: Advice, key: Key, draws: int
+) -> Check:
     """Independent draws of the advised gates, and the midpoint draw of those for even draws."""
-    kept, own = keep_levels(levels, params, advice.kept)
-    costs = np.array(kept.costs)
+    kept = pick_levels(ladder, advice.kept)
     drawn = draw_plans(independent, advice.logits, key, draws)
     even = draw_plan(midpoint, advice.even, None)
     plans = jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), drawn, even)
-    errors = np.asarray(judge(kept, own, batch, steps, plans).mean(axis=1))
-    paid = np.asarray(plans.needed).sum(axis=1) @ costs
+    errors = np.asarray(judge(kept, batch, steps, plans).mean(axis=1))
+    paid = np.asarray(plans.needed).sum(axis=1) @ np.array(kept.costs)
     deviation = errors[:-1].std(ddof=1)
     return Check(advice.error.value, float(errors[:-1].mean()), float(deviation / draws**0.5),
                  float(paid[:-1].mean()), float(errors[-1]), float(paid[-1]))  # fmt: skip
 
 
 def judge_alone(
-    levels: Levels,
-    params: tuple[Params, ...],
-    batch: Batch,
-    steps: Steps,
-    coarser: Sequence[tuple[Steps, Noise]],
+    ladder: Ladder, batch: Batch, steps: Steps, coarser: Sequence[tuple[Steps, Noise]]
 ) -> tuple[Alone, ...]:
     """The top level at coarser steps, each with its noise along the batch's paths, and at all."""
-    top, own = keep_levels(levels, params, [len(levels.drifts)])
+    top = pick_levels(ladder, [len(ladder)])
     rows = []
     for table, noise in coarser:
         count = len(table.t)
-        plans = stack_plans([full_plan(count, 1, 1)])
-        errors = judge(top, own, batch._replace(noise=noise), table, plans)
+        along = Batch(batch.problem._replace(noise=noise), batch.reference)
+        errors = judge(top, along, table, stack_plans([full(count, 1, 1)]))
         rows.append(Alone(count, count * top.costs[0], float(errors.mean())))
     # At all steps it is the reference.
     every = len(steps.t)

@@ -1,0 +1,31 @@
+"""Networks and their training: the factored UNets of the paper, in Flax, on Optax."""
+
+from mlem_jax.nets.denoise import (
+    Trainer,
+    TrainState,
+    denoising_loss,
+    denoising_trainer,
+    loss_by_band,
+)
+from mlem_jax.nets.unet import (
+    Architecture,
+    UNet,
+    default_depthwise,
+    depthwise_convolution,
+    depthwise_shifts,
+    depthwise_trained,
+)
+
+__all__ = [
+    "Architecture",
+    "TrainState",
+    "Trainer",
+    "UNet",
+    "default_depthwise",
+    "denoising_loss",
+    "denoising_trainer",
+    "depthwise_convolution",
+    "depthwise_shifts",
+    "depthwise_trained",
+    "loss_by_band",
+]

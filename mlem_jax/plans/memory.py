@@ -1,0 +1,144 @@
+"""Plans that remember: outputs of levels, or differences held from one opening to the next.
+
+All of them are the same linear recursion on slots, F += read . m and m' = keep m + write . (o, F);
+what differs is the tables.
+
+An impulse of weight 1/p at an opening stands for the steps at which the gate is closed. Where
+differences change slowly along a path, holding the last one is closer: the estimate of step n is
+
+    F = sum_k (F^k - F^{k-1})(x_m, t_m) ,    m the last opening of gate k up to n.
+
+What the holding missed is known at the next opening n: had the difference gone in a straight line
+in time from the old value to the new one, step j between would have had (t_j - t_m) / (t_n - t_m)
+of the rise more. `trapezoid` adds that there. A contribution of step j is worth
+
+    gain_j scale_{j+1} ... scale_{n-1}
+
+in the state x_n, and is made up for at step n by its own gain, so the rise has the weight
+
+    c_n = scale_n/gain_n sum_{m<=j<n} gain_j scale_{j+1}...scale_{n-1} (t_j - t_m)/(t_n - t_m)
+
+(for equal steps of a plain integral (gap - 1)/2: the trapezoid rule). At an opening the new
+difference stands with 1 + c and the old one with -c; between openings the held one with 1. Before
+the first opening nothing is known, and the first value stands for all that went before.
+
+The openings are the draw's; probabilities play no part, so the mean over draws is not exactly the
+top level's: the error is that of a quadrature rule, of second order in the gaps along an ODE.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Shaped
+
+from mlem_jax.plans.plan import Memory, Plan, drop_idle, fingerprint
+from mlem_jax.plans.weigh import weigh_ratios
+from mlem_jax.steps import Steps
+from mlem_jax.types import Openings, Scalar, Weights
+
+
+def remember(needed: Bool[Array, "steps levels"], counts: Sequence[int]) -> Memory:
+    """The last outputs of each level: slots that are shifted by one whenever the level runs.
+
+    Slots go level by level, the last output first. Nothing is read of them yet: put weights into
+    `read`.
+
+    Args:
+        needed: whether each level runs.
+        counts: how many outputs of each level to remember; 0 for none.
+
+    Raises:
+        ValueError: if there is not one count per level, or one is negative.
+    """
+    ran = jnp.asarray(needed)
+    steps, levels = ran.shape
+    if len(counts) != levels or min(counts, default=0) < 0:
+        raise ValueError(f"expected a count of at least 0 for each of {levels} levels, got "
+                         f"{tuple(counts)}")  # fmt: skip
+    level = np.repeat(np.arange(levels), counts)
+    slots, newest = len(level), np.diff(level, prepend=-1) != 0
+    shift = np.eye(slots, k=-1) * ~newest[:, None]
+    source = newest[:, None] * (level[:, None] == np.arange(levels + 1))
+    runs = ran[:, level][..., None]
+    keep = jnp.where(runs, jnp.asarray(shift), jnp.eye(slots))
+    write = jnp.where(runs, jnp.asarray(source, keep.dtype), 0.0)
+    return Memory(jnp.zeros((steps, slots), keep.dtype), keep, write)
+
+
+def hold(openings: Openings, steps: Steps) -> Plan:
+    """F = sum_k (F^k - F^{k-1}) as of the last opening of each; before it, nothing.
+
+    Args:
+        openings: B, of any draw; a level that does not open at the first step is missing until it
+            does, and then made up for at once.
+        steps: the integrator.
+    """
+    return _held(openings, steps, _catch_up(openings, steps, straight=False))
+
+
+def trapezoid(openings: Openings, steps: Steps) -> Plan:
+    """As `hold`, plus c_n (new - old) at each opening: straight lines between openings.
+
+    Args:
+        openings: B, of any draw; evenly spread is best.
+        steps: the integrator the plan is for: the weights are those of its gains and scales.
+    """
+    return _held(openings, steps, _catch_up(openings, steps, straight=True))
+
+
+def open_first(openings: Openings) -> Openings:
+    """The same openings, and all gates open at the first step, so that all is known from there."""
+    return jnp.asarray(openings).at[0].set(True)
+
+
+def _catch_up(openings: Openings, steps: Steps, *, straight: bool) -> Float[Array, "steps levels"]:
+    """c[n, k]: weight, at an opening, of what its gap has missed; 0 where the gate is closed.
+
+    Of multistep methods a value's part in later steps is counted with its own: exact to leading
+    order in the steps, and where all gates are open at the first.
+    """
+    openings = jnp.asarray(openings)
+    given = openings.dtype, openings.shape
+    if given[0] != np.bool_ or len(given[1]) != 2 or given[1][0] != len(steps.t):
+        raise ValueError(f"expected openings, bool [{len(steps.t)} steps, levels], as a draw gives "
+                         f"them, got {given[0]}{list(given[1])}")  # fmt: skip
+    gain = steps.gain + steps.push.sum(axis=1)
+    levels = openings.shape[1]
+
+    def body(gap: tuple, row: tuple[Scalar, Scalar, Scalar, Shaped[Array, " levels"]]) -> tuple:
+        known, since, flat, risen = gap
+        t, scale, own, opens = row
+        span = jnp.where(known, t - since, 1)
+        missed = jnp.where(known, risen / span if straight else 0, flat)
+        # A step of no gain cannot catch up: what it missed stays missed.
+        caught = jnp.where(opens & (own != 0), scale * missed / jnp.where(own == 0, 1, own), 0)
+        # A gap begins at its opening; the contributions of its steps decay as the state does.
+        known, since = known | opens, jnp.where(opens, t, since)
+        flat, risen = jnp.where(opens, 0, flat), jnp.where(opens, 0, risen)
+        flat, risen = scale * flat + own, scale * risen + own * jnp.where(known, t - since, 0)
+        return (known, since, flat, risen), caught
+
+    zeros = jnp.zeros(levels, gain.dtype)
+    begun = (jnp.zeros(levels, bool), zeros, zeros, zeros)
+    return jax.lax.scan(body, begun, (steps.t, steps.scale, gain, openings))[1]
+
+
+def _held(openings: Openings, steps: Steps, caught: Weights) -> Plan:
+    """One slot per difference, read until it is written anew at an opening that is asked for."""
+    levels = caught.shape[1]
+    known_before = jnp.cumsum(openings, axis=0) - openings > 0
+    fresh = jnp.where(openings, 1 + caught, 0)
+    old = jnp.where(openings, jnp.where(known_before, -caught, 0), 1.0)
+    # A difference is worth holding if the next step asks for it: a closed gate, or a straight line.
+    asked = jnp.concatenate([old[1:] != 0, jnp.zeros_like(openings[:1])])
+    renewed = openings & asked
+    difference = jnp.eye(levels, levels + 1) - jnp.eye(levels, levels + 1, k=-1)
+    memory = Memory(
+        old,
+        jnp.where(renewed[..., None], 0.0, jnp.eye(levels)),
+        jnp.where(renewed[..., None], difference, 0.0),
+    )
+    plan = weigh_ratios(openings, fresh)
+    return drop_idle(plan._replace(memory=memory, made_for=fingerprint(steps)))

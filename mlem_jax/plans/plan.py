@@ -1,0 +1,160 @@
+"""Plans: what the solver is told, and all it is told, of levels, chance and fitting.
+
+A plan is the waist of the library. Above it gates, draws and fits decide; below it a loop runs
+
+    F  = weights . o + read . m        o_k = f^k(x, t), evaluated only where needed
+    m' = keep m + write . (o, F)       slots of the state's shape
+
+which knows nothing of a probability or a fit. Plain Euler-Maruyama of one level, a switch from a
+small network to a large one, multilevel draws, differences held from one opening to the next and
+fitted weights are all such tables; a plan can be printed, priced before it is run, stored, run
+again, or written by hand.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+from numpy.typing import ArrayLike
+
+from mlem_jax.steps import Steps
+from mlem_jax.types import Weights
+
+
+class Memory(NamedTuple):
+    """What a plan remembers: a linear recursion on slots of the state's shape, zero at the start.
+
+    Attributes:
+        read: F += read . m, of the slots as the step finds them.
+        keep: m' = keep m + ...; diagonal, or a shift, mostly.
+        write: m' = ... + write . (o_1, ..., o_K, F): of the outputs of the levels at this step,
+            0 where they did not run, and of the estimate.
+    """
+
+    read: Float[Array, "steps slots"]
+    keep: Float[Array, "steps slots slots"]
+    write: Float[Array, "steps slots sources"]
+
+
+class Plan(NamedTuple):
+    """Which levels run at each step, with what weight, and what is remembered of them.
+
+    Attributes:
+        weights: of each level's output at each step; differentiable in the logits.
+        needed: whether the level is evaluated. Not `weights != 0`: with p_k = p_{k+1} and both
+            gates open the weight is 0 while its derivative is not.
+        memory: of earlier steps; no slots for most plans.
+        made_for: scale, gain and noise of the steps whose coefficients went into this plan, for a
+            solver to compare; no columns for a plan that suits any steps.
+    """
+
+    weights: Weights
+    needed: Bool[Array, "steps levels"]
+    memory: Memory
+    made_for: Float[Array, "steps columns"]
+
+
+def make_plan(
+    weights: Weights,
+    needed: Bool[Array, "steps levels"],
+    memory: Memory | None = None,
+    made_for: Steps | None = None,
+) -> Plan:
+    """A plan from its tables, without memory and for any steps unless they are given."""
+    steps, levels = weights.shape
+    memory = no_memory(steps, levels) if memory is None else memory
+    columns = jnp.zeros((steps, 0)) if made_for is None else fingerprint(made_for)
+    return Plan(weights, needed, memory, columns)
+
+
+def no_memory(steps: int, levels: int) -> Memory:
+    """Zero slots."""
+    sizes = (0,), (0, 0), (0, levels + 1)
+    return Memory(*(jnp.zeros((steps, *size)) for size in sizes))
+
+
+def fingerprint(steps: Steps) -> Float[Array, "steps 3"]:
+    """scale, gain and noise of each step; for noise per entry the mean."""
+    noise = steps.noise.reshape(len(steps.t), -1).mean(axis=1)
+    return jnp.stack([steps.scale, steps.gain, noise], axis=1)
+
+
+def full(steps: int, levels: int, level: int) -> Plan:
+    """One level at every step, its Euler-Maruyama. Levels are counted from 1, the cheapest."""
+    _check_level(level, levels)
+    return by_hand(np.tile(np.arange(1, levels + 1) == level, (steps, 1)))
+
+
+def switch(steps: int, levels: int, at: int, *, early: int, late: int) -> Plan:
+    """One level for the first `at` steps, another for the rest; counted from 1, the cheapest.
+
+    References:
+        T-Stitch, Pan et al. 2024, arXiv:2402.14167: small early, large late.
+    """
+    _check_level(early, levels)
+    _check_level(late, levels)
+    if not 0 <= at <= steps:
+        raise ValueError(f"expected a switch after 0 to {steps} steps, got {at}")
+    chosen = np.where(np.arange(steps) < at, early, late)
+    return by_hand(chosen[:, None] == np.arange(1, levels + 1))
+
+
+def by_hand(weights: ArrayLike) -> Plan:
+    """Any weights [steps, levels]; levels of weight 0 do not run.
+
+    Raises:
+        ValueError: if `weights` is no table of finite numbers.
+    """
+    table = np.asarray(weights, np.float64)
+    if table.ndim != 2 or not np.isfinite(table).all():
+        raise ValueError(f"expected finite weights [steps, levels], got shape {table.shape}")
+    return make_plan(jnp.asarray(table, jnp.result_type(float)), jnp.asarray(table != 0))
+
+
+def drop_idle(plan: Plan) -> Plan:
+    """The same plan without evaluations that nothing uses: never for learning its gates.
+
+    With every gate certain this leaves the top level alone, which is plain Euler-Maruyama. What is
+    written to memory stays.
+    """
+    written = (plan.memory.write[..., :-1] != 0).any(axis=-2)
+    return plan._replace(needed=plan.needed & ((plan.weights != 0) | written))
+
+
+def check_plan(plan: Plan) -> None:
+    """Tables of a plan that belong together.
+
+    Raises:
+        TypeError: if it is no plan.
+        ValueError: if shapes differ.
+    """
+    if not isinstance(plan, Plan):
+        raise TypeError(f"expected a Plan, got {type(plan).__name__}; make one with the functions "
+                        "of mlem_jax.plans")  # fmt: skip
+    if plan.weights.ndim == 3:
+        raise ValueError(
+            f"expected one plan, weights [steps, levels], got {len(plan.weights)} stacked; "
+            "solve_groups runs one for each group of samples"
+        )
+    if plan.weights.ndim != 2:
+        raise ValueError(f"expected weights [steps, levels], got {list(plan.weights.shape)}")
+    (steps, levels), slots = plan.weights.shape, plan.memory.read.shape[-1]
+    shapes = {
+        "needed": (plan.needed, (steps, levels)),
+        "memory.read": (plan.memory.read, (steps, slots)),
+        "memory.keep": (plan.memory.keep, (steps, slots, slots)),
+        "memory.write": (plan.memory.write, (steps, slots, levels + 1)),
+        "made_for": (plan.made_for, (steps, plan.made_for.shape[-1])),
+    }
+    for name, (table, shape) in shapes.items():
+        if table.shape != shape:
+            raise ValueError(f"expected plan.{name} of shape {list(shape)}, as its weights "
+                             f"{[steps, levels]} ask, got {list(table.shape)}")  # fmt: skip
+    if plan.needed.dtype != bool:
+        raise ValueError(f"expected plan.needed of dtype bool, got {plan.needed.dtype}")
+
+
+def _check_level(level: int, levels: int) -> None:
+    if not 1 <= level <= levels:
+        raise ValueError(f"expected a level from 1 to {levels}, got {level}")

@@ -1,0 +1,100 @@
+"""What a plan costs, or will cost, and the gates that a budget pays for."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mlem_jax.draws import Draw
+from mlem_jax.gates.families import Gates
+from mlem_jax.gates.scale import least_scale
+from mlem_jax.ladder import check_costs
+from mlem_jax.plans.plan import Plan
+from mlem_jax.types import Logits, PerLevel, PerStep, Scalar
+
+
+class Price(NamedTuple):
+    """What a plan costs, by level; the sum over levels is the plan's cost.
+
+    Attributes:
+        evaluations: of each level; a number expected need not be whole.
+        costs: evaluations times the cost of one.
+    """
+
+    evaluations: PerLevel
+    costs: PerLevel
+
+
+def price(plan: Plan, costs: Sequence[Any]) -> Price:
+    """Evaluations of each level and what they cost: what a run of this plan will take.
+
+    Raises:
+        ValueError: if there is not one cost per level, or they fall.
+    """
+    return _priced(plan.needed.sum(axis=-2), costs)
+
+
+def expected_price(draw: Draw, logits: Logits, costs: Sequence[Any]) -> Price:
+    """E of `price` over `draw_plan(draw, logits, key)`."""
+    return _priced(draw.needs(logits).sum(axis=0), costs)
+
+
+def expected_cost(draw: Draw, logits: Logits, costs: Float[Array, " levels"]) -> Scalar:
+    """The sum of `expected_price` over the levels; traceable."""
+    return draw.needs(logits).sum(axis=0) @ jnp.asarray(costs, logits.dtype)
+
+
+def fit_budget(
+    gates: Gates,
+    t: PerStep,
+    costs: Sequence[float],
+    budget: float,
+    *,
+    draw: Draw,
+    theta: Any = None,
+) -> Logits:
+    """The logits of `gates` at the scale at which their expected cost is `budget`.
+
+    Args:
+        gates: any, fixed or learned.
+        t: time of each step, `steps.t`.
+        costs: of one evaluation of each level.
+        budget: in the unit of `costs`, for all steps together.
+        draw: that the gates are to be opened with; it says what they cost.
+        theta: parameters of learned gates; by default those they start from.
+
+    Raises:
+        TypeError: if the budget is no number.
+        ValueError: if the budget is below what the gates cost at the least scale (certain levels
+            are paid at any), or above the cost with every gate certain.
+    """
+    check_costs(costs)
+    try:
+        budget = float(budget)
+    except Exception as error:
+        raise TypeError(f"expected a budget that is a number, got {type(budget).__name__}; fit it "
+                        "outside jax.jit") from error  # fmt: skip
+    paid = jnp.asarray(costs, jnp.result_type(float))
+    theta = gates.init() if theta is None else theta
+
+    def cost(scale: Scalar | float) -> Scalar:
+        return expected_cost(draw, gates.logits(theta, t, scale), paid)
+
+    scale = float(least_scale(lambda scale: cost(scale) >= budget))
+    least, most = (float(cost(jnp.exp(log_scale))) for log_scale in (-60.0, 60.0))
+    if not least <= budget or math.isnan(scale):
+        raise ValueError(
+            f"expected a budget from {least:g}, the cost of the certain levels, to {most:g}, with "
+            f"every gate certain, got {budget:g}"
+        )
+    return gates.logits(theta, t, max(scale, math.exp(-60.0)))
+
+
+def _priced(evaluations: PerLevel, costs: Sequence[Any]) -> Price:
+    if evaluations.shape[-1] != len(costs):
+        raise ValueError(f"expected one cost for each of {evaluations.shape[-1]} levels, got "
+                         f"{len(costs)}")  # fmt: skip
+    check_costs(costs)
+    return Price(evaluations, evaluations * jnp.asarray(tuple(costs)))

@@ -1,0 +1,74 @@
+"""From openings to a plan: the multilevel estimate in weight form.
+
+With gates B and probabilities p, r_k = B_k / p_k and r_{K+1} = 0, the multilevel estimate is
+
+    sum_k r_k (F^k - F^{k-1})  =  sum_k w_k F^k ,    w_k = r_k - r_{k+1} ,
+
+so level k is evaluated at a step iff gate k or gate k + 1 is open, once, and weighted with w_k.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mlem_jax.draws import Draw, next_level
+from mlem_jax.gates.families import check_logits
+from mlem_jax.plans.plan import Plan, drop_idle, make_plan
+from mlem_jax.types import Key, Logits, Openings, Weights
+
+
+def weigh(openings: Openings, logits: Logits) -> Plan:
+    """w_k = B_k/p_k - B_{k+1}/p_{k+1};  needed_k = B_k or B_{k+1}."""
+    return weigh_ratios(openings, open_ratios(openings, logits))
+
+
+def open_ratios(openings: Openings, logits: Logits) -> Weights:
+    """r_k = B_k/p_k, 0 where a gate is closed; NaN where a logit is."""
+    # The inner `where` keeps the overflow of a closed gate's e^-l out of derivatives.
+    ratios = jnp.where(openings, 1 + jnp.exp(-jnp.where(openings, logits, 0)), 0)
+    return jnp.where(jnp.isnan(logits), jnp.nan, ratios)
+
+
+def weigh_ratios(openings: Openings, ratios: Weights) -> Plan:
+    """w_k = r_k - r_{k+1} for any ratios r, 0 where a gate is closed."""
+    weights = ratios - next_level(ratios)
+    # A level of weight NaN runs, so that what is wrong is seen in the samples.
+    return make_plan(weights, openings | next_level(openings) | jnp.isnan(weights))
+
+
+def draw_plan(draw: Draw, logits: Logits, key: Key | None) -> Plan:
+    """A plan to run: gates drawn, weighed, idle evaluations dropped.
+
+    Args:
+        draw: `draws.independent`, `draws.systematic`, `draws.midpoint`, or your own.
+        logits: of the gates [steps, levels], such as `fit_budget` returns.
+        key: of the gates; never the one the noise is drawn with. None where the draw needs none.
+
+    Raises:
+        ValueError: if the logits hold a NaN or look like probabilities, or a key is missing.
+    """
+    check_logits(logits)
+    return drop_idle(weigh(draw.openings(key, logits), logits))
+
+
+def draw_plans(draw: Draw, logits: Logits, key: Key | None, count: int) -> Plan:
+    """`count` plans of the same gates, stacked along a leading axis; number i from fold_in(key, i).
+
+    With `systematic` each has offsets of its own; with `midpoint`, which needs no key, all are one.
+
+    Raises:
+        ValueError: as `draw_plan`, and if `count` is not positive.
+    """
+    check_logits(logits)
+    if count < 1:
+        raise ValueError(f"expected at least one draw, got {count}")
+    if key is None:  # All alike, as `midpoint` draws them.
+        return stack_plans([draw_plan(draw, logits, None)] * count)
+    numbers = jnp.arange(count)
+    return jax.vmap(lambda number: draw_plan(draw, logits, jax.random.fold_in(key, number)))(
+        numbers
+    )
+
+
+def stack_plans(plans: list[Plan]) -> Plan:
+    """Plans of the same steps and levels as one, with a leading axis."""
+    return jax.tree.map(lambda *tables: jnp.stack(tables), *plans)

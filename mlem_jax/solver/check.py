@@ -1,0 +1,115 @@
+"""Whether the parts of a solve fit together, before anything is compiled."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from mlem_jax.ladder import Ladder, check_ladder
+from mlem_jax.noise import BrownianPath
+from mlem_jax.plans.plan import Plan, check_plan, fingerprint
+from mlem_jax.problem import Problem
+from mlem_jax.solver.step import Table, make_table
+from mlem_jax.steps import Steps
+from mlem_jax.types import State
+
+
+def checked_table(ladder: Ladder, problem: Problem, steps: Steps, plan: Plan) -> Table:
+    """The table of a plan and steps, once all that is known of them fits the ladder and problem.
+
+    What cannot be known while tracing, noisy steps without noise and a plan made for other steps,
+    makes the table NaN, so that no sample comes out as if nothing were wrong.
+
+    Raises:
+        TypeError, ValueError: as `solve`.
+    """
+    check_ladder(ladder)
+    check_plan(plan)
+    if not isinstance(steps, Steps):
+        raise TypeError(f"expected Steps, got {type(steps).__name__}; make them with the functions "
+                        "of mlem_jax.steps")  # fmt: skip
+    if not isinstance(problem, Problem):
+        raise TypeError(f"expected a Problem, got {type(problem).__name__}; make one with "
+                        "Problem(x, noise)")  # fmt: skip
+    expected = len(steps.t), len(ladder)
+    if plan.weights.shape != expected:
+        raise ValueError(f"expected a plan of {expected[0]} steps and {expected[1]} levels, got "
+                         f"weights {list(plan.weights.shape)}; make it for these")  # fmt: skip
+    dtype = _check_state(problem.x)
+    _check_noise(problem, steps)
+    table = make_table(steps, plan, dtype)
+    wrong = _lacks_noise(problem, steps) | _made_for_others(steps, plan)
+    if wrong is False:
+        return table
+    return table._replace(scale=jnp.where(jnp.asarray(wrong), jnp.nan, table.scale))
+
+
+def _check_state(x: State) -> np.dtype:
+    leaves = jax.tree.leaves(x)
+    if not leaves or not all(hasattr(leaf, "dtype") for leaf in leaves):
+        raise TypeError(f"expected a state of arrays, got {x!r}")
+    dtypes = {leaf.dtype for leaf in leaves}
+    dtype = leaves[0].dtype
+    if len(dtypes) > 1 or not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 4:
+        # A step changes the state by a thousandth: less than half precision can tell apart.
+        raise ValueError(
+            f"expected a state of float32 or float64 throughout, got "
+            f"{', '.join(sorted(map(str, dtypes)))}; a network may compute in half precision inside "
+            "its level, and return the state's dtype"
+        )
+    return dtype
+
+
+def _check_noise(problem: Problem, steps: Steps) -> None:
+    count, noise = len(steps.t), problem.noise
+    if isinstance(noise, BrownianPath):
+        if len(noise.first) != count:
+            raise ValueError(f"expected a path of {count} steps, got one of {len(noise.first)}; "
+                             "make it with these steps")  # fmt: skip
+    elif noise is not None:
+        same = jax.tree.structure(noise) == jax.tree.structure(problem.x)
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(noise)]
+        expected = [(count, *leaf.shape) for leaf in jax.tree.leaves(problem.x)]
+        if not same or shapes != expected:
+            raise ValueError(f"expected stored noise like the state, of shape "
+                             f"{', '.join(map(str, expected))}, got {', '.join(map(str, shapes))}")  # fmt: skip
+    if steps.noise.ndim > 1:
+        row = steps.noise.shape[1:]
+        for leaf in jax.tree.leaves(problem.x):
+            try:
+                fits = np.broadcast_shapes(row, leaf.shape) == leaf.shape
+            except ValueError:
+                fits = False
+            if not fits:
+                raise ValueError(f"expected noise per step that can be broadcast to the state "
+                                 f"{list(leaf.shape)}, got {list(row)}")  # fmt: skip
+
+
+def _lacks_noise(problem: Problem, steps: Steps) -> jax.Array | bool:
+    """Whether the steps are an SDE's and the problem has no noise; known, that is an error."""
+    if problem.noise is not None:
+        return False
+    if isinstance(steps.noise, Tracer):
+        return jnp.any(steps.noise != 0)
+    if np.any(np.asarray(steps.noise)):
+        raise ValueError(
+            "expected noise for steps that are an SDE's, got None; give the problem a path from "
+            "brownian_path, or take steps with noise 0"
+        )
+    return False
+
+
+def _made_for_others(steps: Steps, plan: Plan) -> jax.Array | bool:
+    """Whether the plan has the coefficients of other steps in it; known, that is an error."""
+    if not plan.made_for.shape[1]:
+        return False
+    found = fingerprint(steps)
+    differs = jnp.any(jnp.abs(found - plan.made_for) > 1e-5 * (1 + jnp.abs(found)))
+    if isinstance(differs, Tracer):
+        return differs
+    if differs:
+        raise ValueError(
+            "expected the steps that this plan was made for, got others of the same number; a plan "
+            "that remembers or was fitted holds their coefficients, so make it anew for these"
+        )
+    return False

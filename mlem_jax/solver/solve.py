@@ -1,0 +1,174 @@
+"""The solver: a plan along steps, whole, in chunks, or one plan for each group of samples.
+
+    process --> Steps  (t, scale, gain, push, noise)[steps]      x' = scale x + gain F + ...
+    gates   --> logits --draw--> Plan (weights, needed, memory)  F  = weights . o + read . m
+
+Both are tables made before the loop begins; an executor runs their rows.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from mlem_jax.ladder import Ladder
+from mlem_jax.plans.plan import Plan
+from mlem_jax.problem import Problem, batch_size, map_parts, take
+from mlem_jax.solver.check import checked_table
+from mlem_jax.solver.executors import Executor, scan, scan_rows
+from mlem_jax.solver.step import Table, init_carry
+from mlem_jax.steps import Steps
+from mlem_jax.types import State
+
+
+class Trajectory(NamedTuple):
+    """States on the way.
+
+    Attributes:
+        steps: how many steps had been done.
+        states: the states then, stacked; the first is the start, the last the end.
+    """
+
+    steps: Int[Array, " kept"]
+    states: State
+
+
+def solve(
+    ladder: Ladder, problem: Problem, steps: Steps, plan: Plan, *, executor: Executor = scan
+) -> State:
+    """x[n+1] = scale[n] x[n] + gain[n] sum_k weights[n, k] f^k(x[n], t[n]) + noise[n] xi[n].
+
+    Compiled once for a number of steps, a batch size and a ladder's functions; other parameters,
+    costs, tables and noise compile nothing anew. Gradients go through it, also in reverse.
+
+    Args:
+        ladder: the levels.
+        problem: starts, noise, conditions.
+        steps: the integrator, from `mlem_jax.steps`.
+        plan: which levels run when, and with what weight, from `mlem_jax.plans`. One for the whole
+            batch: batching the plan by vmap would run every level at every step.
+        executor: how the steps are run: `scan`, or `segments`, or `reporting(...)`.
+
+    Returns:
+        The state after the last step.
+
+    Raises:
+        TypeError: if a part is of another kind.
+        ValueError: if lengths do not match, if a level fails or changes the state's shape or
+            dtype, if the steps are noisy and there is no noise, or if the plan was made for other
+            steps.
+    """
+    table = checked_table(ladder, problem, steps, plan)
+    if executor is scan:
+        return _solve(ladder, problem, table)
+    return executor(ladder, init_carry(table, problem.x), table, problem).x
+
+
+def solve_path(
+    ladder: Ladder, problem: Problem, steps: Steps, plan: Plan, *, stride: int = 1
+) -> Trajectory:
+    """As `solve`, keeping the start and then every `stride`-th state.
+
+    Raises:
+        ValueError: as `solve`, and if the number of steps is no multiple of `stride`.
+    """
+    table = checked_table(ladder, problem, steps, plan)
+    count = len(steps.t)
+    if stride < 1 or count % stride:
+        raise ValueError(f"expected a stride that divides the {count} steps, got {stride}")
+    states = _solve_path(ladder, problem, table, stride)
+    return Trajectory(jnp.arange(0, count + 1, stride), states)
+
+
+def solve_chunks(
+    ladder: Ladder, problem: Problem, steps: Steps, plan: Plan, *, chunk: int
+) -> State:
+    """As `solve` for a large batch, `chunk` samples at a time: the memory is that of one chunk.
+
+    The samples are those of one call, since a sample does not depend on its batch.
+
+    Raises:
+        ValueError: as `solve`, and if `chunk` is not positive, or starts, noise and conditions are
+            not equally many.
+    """
+    table = checked_table(ladder, problem, steps, plan)
+    batch_size(problem)
+    if chunk < 1:
+        raise ValueError(f"expected a chunk of at least 1 sample, got {chunk}")
+    return _solve_chunks(ladder, problem, table, chunk)
+
+
+def solve_groups(ladder: Ladder, problem: Problem, steps: Steps, plans: Plan) -> State:
+    """As `solve`, group g of the samples under plan g.
+
+    Samples under one plan share its error; with a plan for every group, of one sample or more,
+    the mean over a batch concentrates. The groups run one after the other.
+
+    Args:
+        ladder: the levels.
+        problem: of groups x size samples.
+        steps: the integrator.
+        plans: stacked along a leading axis [groups], as `plans.draw_plans` gives them.
+
+    Raises:
+        ValueError: as `solve`, and if the samples cannot be cut into the groups.
+    """
+    if plans.weights.ndim != 3:
+        raise ValueError(f"expected plans stacked along a leading axis, weights [groups, steps, "
+                         f"levels], got {list(plans.weights.shape)}; `solve` runs a single plan, "
+                         "`plans.draw_plans` makes several")  # fmt: skip
+    tables = stacked_tables(ladder, problem, steps, plans)
+    ends = _solve_groups(ladder, problem, tables)
+    return jax.tree.map(lambda end, x: end.reshape(x.shape), ends, problem.x)
+
+
+def stacked_tables(ladder: Ladder, problem: Problem, steps: Steps, plans: Plan) -> Table:
+    """The tables of plans stacked along a leading axis, stacked in the same way."""
+    one = jax.tree.map(lambda table: table[0], plans)
+    checked_table(ladder, problem, steps, one)
+    return jax.vmap(lambda plan: checked_table(ladder, problem, steps, plan))(plans)
+
+
+def run_table(ladder: Ladder, problem: Problem, table: Table) -> State:
+    """`solve` as it is compiled, for whoever has the table."""
+    return scan(ladder, init_carry(table, problem.x), table, problem).x
+
+
+_solve = jax.jit(run_table)
+
+
+@partial(jax.jit, static_argnums=3)
+def _solve_path(ladder: Ladder, problem: Problem, table: Table, stride: int) -> State:
+    def block(carry: tuple, numbers: Int[Array, " stride"]) -> tuple[tuple, State]:
+        carry = scan_rows(ladder, carry, table, problem, numbers)
+        return carry, carry.x
+
+    blocks = jnp.arange(len(table.t)).reshape(-1, stride)
+    states = jax.lax.scan(block, init_carry(table, problem.x), blocks)[1]
+    return jax.tree.map(lambda x, kept: jnp.concatenate([x[None], kept]), problem.x, states)
+
+
+@partial(jax.jit, static_argnums=3)
+def _solve_chunks(ladder: Ladder, problem: Problem, table: Table, chunk: int) -> State:
+    count = batch_size(problem)
+    whole = count // chunk * chunk
+    parts = []
+    if whole:
+        ends = map_parts(
+            lambda part: run_table(ladder, part, table),
+            take(problem, jnp.arange(whole)),
+            whole // chunk,
+        )
+        parts.append(jax.tree.map(lambda end: end.reshape(whole, *end.shape[2:]), ends))
+    if whole < count:
+        parts.append(run_table(ladder, take(problem, jnp.arange(whole, count)), table))
+    return jax.tree.map(lambda *ends: jnp.concatenate(ends), *parts)
+
+
+@jax.jit
+def _solve_groups(ladder: Ladder, problem: Problem, tables: Table) -> State:
+    return map_parts(
+        lambda part, table: run_table(ladder, part, table), problem, len(tables.t), tables
+    )

@@ -1,0 +1,211 @@
+"""One step of the solver, and the tables it reads.
+
+    paper                              here
+    x_n, t_n                           carry.x, row.t
+    eta, sigma_t sqrt(eta)             row.gain, row.noise   (and row.scale = 1)
+    f^k                                ladder.drifts[k - 1](ladder.params[k - 1], x, t)
+    B_{k,n}, p_k(t_n)                  openings, logits: known to `plans.weigh` alone
+    B_k/p_k - B_{k+1}/p_{k+1}          row.weights[k - 1]
+    B_k or B_{k+1}                     row.needed[k - 1]
+    xi_n                               noise.draw_increment(path, n, x)
+
+The multilevel Euler-Maruyama step (arXiv:2603.24594, section 3)
+
+    x_{n+1} = x_n + eta sum_k B_k/p_k (f^k(x_n, t_n) - f^{k-1}(x_n, t_n)) + sigma sqrt(eta) xi_n
+
+has every difference at the same point, so the sum can be taken by level instead of by difference:
+level k appears with B_k/p_k in its own difference and with -B_{k+1}/p_{k+1} in the next. That
+weight is the plan's. What is remembered of earlier steps enters linearly too, so the step is
+
+    F  = weights . o + read . m             o_k = f^k(x, t), each evaluated at most once
+    x' = scale x + gain F + push . m + noise xi
+    m' = keep m + write . (o, F)
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from mlem_jax.ladder import Ladder
+from mlem_jax.plans.plan import Plan
+from mlem_jax.steps import Steps
+from mlem_jax.types import Condition, Drift, Params, Scalar, State
+
+
+class Table(NamedTuple):
+    """All that the loop is told, one row per step: a plan and an integrator on common slots.
+
+    Attributes:
+        t: the time at which the levels are evaluated.
+        scale: of the state.
+        gain: of the estimate F.
+        noise: of the standard normal vector.
+        push: of the slots, in the state.
+        weights: of the levels' outputs, in F.
+        needed: whether a level is evaluated.
+        read: of the slots, in F.
+        keep: of the slots, in the slots of the next step.
+        write: of the levels' outputs and of F, in the slots of the next step.
+    """
+
+    t: Float[Array, "*steps"]
+    scale: Float[Array, "*steps"]
+    gain: Float[Array, "*steps"]
+    noise: Float[Array, "..."]
+    push: Float[Array, "*steps slots"]
+    weights: Float[Array, "*steps levels"]
+    needed: Bool[Array, "*steps levels"]
+    read: Float[Array, "*steps slots"]
+    keep: Float[Array, "*steps slots slots"]
+    write: Float[Array, "*steps slots sources"]
+
+
+class Carry(NamedTuple):
+    """What a step hands to the next.
+
+    Attributes:
+        x: the state.
+        memory: the slots, like the state with a leading axis [slots]; of no slots where nothing
+            is remembered.
+    """
+
+    x: State
+    memory: State
+
+
+def make_table(steps: Steps, plan: Plan, dtype: Any) -> Table:
+    """The plan's slots, then one for each estimate that a multistep method looks back to."""
+    count, slots = plan.memory.read.shape
+    levels, lags = plan.weights.shape[1], steps.push.shape[1]
+    none, own = jnp.zeros((count, slots)), jnp.zeros((count, lags))
+    # Estimates pass from slot to slot, the newest comes in at the first.
+    shift = jnp.broadcast_to(jnp.eye(lags, k=-1), (count, lags, lags))
+    newest = jnp.zeros((count, lags, levels + 1)).at[:, :1, -1].set(1.0)
+    apart = jnp.zeros((count, slots, lags))
+    keep = jnp.concatenate([
+        jnp.concatenate([plan.memory.keep.astype(dtype), apart.astype(dtype)], axis=2),
+        jnp.concatenate([apart.swapaxes(1, 2).astype(dtype), shift.astype(dtype)], axis=2),
+    ], axis=1)  # fmt: skip
+    columns = {
+        "t": steps.t, "scale": steps.scale, "gain": steps.gain, "noise": steps.noise,
+        "push": _join(none, steps.push, dtype),
+        "weights": plan.weights,
+        "read": _join(plan.memory.read, own, dtype),
+        "keep": keep,
+        "write": _join(plan.memory.write, newest, dtype),
+    }  # fmt: skip
+    return Table(**{name: each.astype(dtype) for name, each in columns.items()}, needed=plan.needed)
+
+
+def init_carry(table: Table, x: State) -> Carry:
+    """The carry before the first step: nothing is remembered yet, all slots are zero."""
+    slots = table.read.shape[-1]
+    return Carry(x, jax.tree.map(lambda leaf: jnp.zeros((slots, *leaf.shape), leaf.dtype), x))
+
+
+def mlem_step(
+    ladder: Ladder,
+    carry: Carry,
+    row: Table,
+    increment: State | None = None,
+    condition: Condition = None,
+) -> Carry:
+    """x' = scale x + gain F + push . m + noise xi;  m' = keep m + write . (o, F).
+
+    Args:
+        ladder: the levels.
+        carry: state and memory.
+        row: of the table. Where `row.needed` is a numpy array, known while tracing, there is no
+            predicate.
+        increment: xi, like the state; None for an ODE.
+        condition: of the samples, if the levels take one.
+
+    Raises:
+        ValueError: if a level fails, or returns something unlike the state.
+    """
+    x, memory = carry
+    sums = _dot(row.read, memory), _dot(row.keep, memory)
+    for k, (drift, params) in enumerate(zip(ladder.drifts, ladder.params, strict=True)):
+
+        def run(
+            sums: tuple,
+            given: tuple = (x, row.t, condition),
+            k: int = k,
+            drift: Drift = drift,
+            params: Params = params,
+        ) -> tuple:
+            output = _evaluate(k, drift, params, *given)
+            return _add(sums[0], row.weights[k], output), _add(sums[1], row.write[:, k], output)
+
+        if isinstance(row.needed, np.ndarray):
+            # Without the barriers more would be fused than across a cond, and rounded otherwise.
+            barrier = jax.lax.optimization_barrier
+            sums = barrier(run(*barrier((sums, (x, row.t, condition))))) if row.needed[k] else sums
+        else:
+            # The sums pass through, so the branch not taken does nothing: not even a copy.
+            sums = jax.lax.cond(row.needed[k], run, lambda sums: sums, sums)
+    estimate, kept = sums
+    moved = jax.tree.map(lambda x, f: row.scale * x + row.gain * f, x, estimate)
+    moved = jax.tree.map(jnp.add, moved, _dot(row.push, memory)) if len(row.push) else moved
+    if increment is not None:
+        moved = jax.tree.map(lambda x, xi: x + row.noise * xi, moved, increment)
+    return Carry(moved, _add(kept, row.write[:, -1], estimate))
+
+
+def _join(left: Array, right: Array, dtype: Any) -> Array:
+    return jnp.concatenate([left.astype(dtype), right.astype(dtype)], axis=1)
+
+
+def _dot(coefficients: Float[Array, "*rows slots"], memory: State) -> State:
+    """Sums over the slots; in full precision, also where products are cut short by default."""
+    return jax.tree.map(
+        lambda leaf: jnp.tensordot(coefficients, leaf, 1, precision="highest"), memory
+    )
+
+
+def _add(sums: State, coefficients: Float[Array, "*slots"], output: State) -> State:
+    """sums + coefficients (x) output."""
+    if coefficients.ndim and not len(coefficients):
+        return sums
+    return jax.tree.map(
+        lambda total, own: total + jnp.expand_dims(
+            coefficients, range(coefficients.ndim, coefficients.ndim + own.ndim)
+        ) * own,
+        sums, output,
+    )  # fmt: skip
+
+
+def _evaluate(
+    k: int, drift: Drift, params: Params, x: State, t: Scalar, condition: Condition
+) -> State:
+    given = () if condition is None else (condition,)
+    try:
+        output = drift(params, x, t, *given)
+    except Exception as error:
+        called = "params, x, t" if condition is None else "params, x, t, condition"
+        raise ValueError(
+            f"level {k + 1} failed when it was called with ({called}), x of {_told(x)} and t a "
+            f"number: {type(error).__name__}: {error}\nA level takes one time for the whole batch; "
+            "wrap a network that wants one for each sample in levels.batched_time"
+        ) from error
+    same = jax.tree.structure(output) == jax.tree.structure(x) and all(
+        jnp.shape(own) == jnp.shape(leaf) and jnp.result_type(own) == leaf.dtype
+        for own, leaf in zip(jax.tree.leaves(output), jax.tree.leaves(x), strict=True)
+    )
+    if not same:
+        raise ValueError(f"expected level {k + 1} to return {_told(x)}, like the state, got "
+                         f"{_told(output)}")  # fmt: skip
+    return output
+
+
+def _told(tree: Any) -> str:
+    """Dtypes and shapes, in words."""
+    if jax.tree_util.all_leaves([tree]):
+        array = hasattr(tree, "dtype")
+        return f"{tree.dtype}{list(tree.shape)}" if array else f"a {type(tree).__name__}"
+    if tree is None:
+        return "None"
+    return str(jax.tree.map(_told, tree))
