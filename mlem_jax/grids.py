@@ -1,7 +1,7 @@
-"""Time grids: points in time, computed in double precision before any loop.
+"""Grids: points in time, and the schedules of a process at them.
 
-References:
-    Karras et al. 2022, arXiv:2206.00364, section 3, on where the points should lie.
+All of it is numpy in double precision, before any loop: differences of nearby alphas lose half
+their digits in single precision.
 """
 
 from collections.abc import Callable
@@ -17,25 +17,29 @@ from mlem_jax.types import Times
 Grid = np.ndarray
 """Points in time, float64 [steps + 1], strictly rising or strictly falling."""
 
+ROUNDING = 1e-6
+"""By how much of its span a range may be overstepped: single precision rounds that far."""
+
 
 def uniform_grid(start: float, end: float, steps: int) -> Grid:
     """t[n] = start + n (end - start) / steps."""
-    return check_grid(np.linspace(start, end, steps + 1))
+    return check_grid(_even(start, end, steps))
 
 
 def log_snr_grid(process: Process, start: float, end: float, steps: int) -> Grid:
     """Log SNR(t[n]) uniform from `start` to `end`.
 
     Raises:
-        ValueError: if the log-SNR is infinite at either end; stop short of it.
+        ValueError: if the log-SNR is infinite at either end (stop short of it), or if an end is
+            no time of the process.
     """
-    ends = in_double(lambda t: log_snr(process, t), np.array([start, end]))
+    ends = in_double(lambda t: log_snr(process, t), check_times(process, [start, end]))
     if not np.isfinite(ends).all():
         raise ValueError(
             f"expected start and end with a finite log-SNR, got {ends.tolist()} at {start} and "
             f"{end}; stop short of the pure data and the pure noise"
         )
-    inner = _time_of_log_snr(process, np.linspace(ends[0], ends[1], steps + 1)[1:-1])
+    inner = _time_of_log_snr(process, _even(ends[0], ends[1], steps)[1:-1])
     return check_grid(np.concatenate([[start], inner, [end]]))
 
 
@@ -45,31 +49,61 @@ def karras_grid(
     """(sigma/alpha)(t[n])^(1/rho) uniform from `start` to `end`.
 
     Raises:
-        ValueError: if sigma/alpha is infinite at either end.
+        ValueError: if sigma/alpha is infinite at either end, if an end is no time of the process,
+            or if rho is not positive.
 
     References:
         Karras et al. 2022, arXiv:2206.00364, equation 5.
     """
-    alpha, sigma = schedules(process, np.array([start, end]))
+    if not 0 < rho < np.inf:
+        raise ValueError(f"expected rho > 0, and finite, got {rho}; 7 is usual")
+    alpha, sigma = schedules(process, [start, end])
     if not alpha.all():
         raise ValueError(f"expected start and end with alpha > 0, got alpha {alpha.tolist()}")
     low, high = (sigma / alpha) ** (1 / rho)
-    ratios = np.linspace(low, high, steps + 1)[1:-1] ** rho
+    ratios = _even(low, high, steps)[1:-1] ** rho
     return check_grid(
         np.concatenate([[start], _time_of_log_snr(process, -2 * np.log(ratios)), [end]])
     )
+
+
+def index_grid(indices: ArrayLike) -> Grid:
+    """t[n] = indices[n] + 1, and 0, the data, at the end: for a `process.discrete`.
+
+    Args:
+        indices: falling training steps, as the `timesteps` of other projects' schedulers, each
+            evaluated once.
+
+    Raises:
+        ValueError: if they are no whole numbers from 0 that strictly fall.
+    """
+    indices = np.asarray(indices)
+    whole = indices.ndim == 1 and len(indices) > 0 and (indices == np.round(indices)).all()
+    if not whole or indices[-1] < 0 or not (np.diff(indices) < 0).all():
+        raise ValueError(
+            "expected training steps, whole numbers from 0 that strictly fall, got "
+            f"{indices.tolist()}; the data comes after the last of them by itself"
+        )
+    return check_grid(np.append(indices + 1.0, 0.0))
 
 
 def subgrid(fine: ArrayLike, times: ArrayLike) -> Grid:
     """The points of `fine` nearest to `times`, no point twice: a coarse grid on a fine one.
 
     Raises:
-        ValueError: if `times` has more points than `fine`.
+        ValueError: if `times` has more points than `fine`, reaches beyond it, or runs the other
+            way.
     """
     fine, times = check_grid(fine), check_grid(times)
     count = len(times)
     if count > len(fine):
         raise ValueError(f"expected at most {len(fine)} points, as in the fine grid, got {count}")
+    if (fine[-1] > fine[0]) != (times[-1] > times[0]):
+        raise ValueError(
+            f"expected times in the direction of the fine grid, {fine[0]} to {fine[-1]}, got "
+            f"{times[0]} to {times[-1]}; reverse one of them"
+        )
+    times = _within(times, fine.min(), fine.max(), "the fine grid's range")
     nearest = nearest_points(fine, times)
     room = np.arange(count)
     # Forwards every index at least one past its neighbour, then the same from the end.
@@ -91,7 +125,7 @@ def check_grid(times: ArrayLike) -> Grid:
     """`times` as a grid.
 
     Raises:
-        ValueError: if it is not one-dimensional, has fewer than two points, or turns.
+        ValueError: if it is not one-dimensional, has fewer than two points, turns, or is infinite.
     """
     times = np.asarray(times, np.float64)
     if times.ndim != 1 or len(times) < 2:
@@ -103,26 +137,67 @@ def check_grid(times: ArrayLike) -> Grid:
             "expected a grid that strictly rises or strictly falls, got "
             f"{times[turn]} then {times[turn + 1]} at point {turn}; sort it and drop repetitions"
         )
+    if not np.isfinite(times[[0, -1]]).all():
+        raise ValueError(f"expected a grid of finite times, got {times[0]} to {times[-1]}")
     return times
 
 
-def schedules(process: Process, times: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """alpha and sigma at `times`, in double precision."""
+def check_times(process: Process, times: ArrayLike) -> np.ndarray:
+    """`times` in double precision, inside the process: what rounding put outside is put back.
+
+    Raises:
+        ValueError: if one is below 0 or beyond the end of the process.
+    """
+    if not 0 < process.end < np.inf:
+        raise ValueError(f"expected a process with a positive, finite end, got {process.end}")
     times = np.asarray(times, np.float64)
+    return _within(times, 0.0, process.end, "the times of the process")
+
+
+def schedules(process: Process, times: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """alpha and sigma at `times`, in double precision.
+
+    Raises:
+        ValueError: if a time is below 0 or beyond the end of the process.
+    """
+    times = check_times(process, times)
     return in_double(process.alpha, times), in_double(process.sigma, times)
 
 
 def in_double(schedule: Callable[[Times], Times], t: np.ndarray) -> np.ndarray:
-    # Now, even while a caller is being traced: tables are constants of the program.
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+    """A function of time at `t`, in double precision, whatever JAX's own is set to."""
+    # Now, even while a caller is being traced: tables are constants of the program. And without
+    # jit: a numpy array that a function closes over, such as the points of `jnp.interp`, is rounded
+    # for good where JAX first compiles it in single precision, and then no longer fits.
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True), jax.disable_jit():
         return np.asarray(schedule(jnp.asarray(t, jnp.float64)), np.float64)
 
 
+def _even(start: float, end: float, steps: int) -> np.ndarray:
+    """`steps` + 1 numbers, evenly from `start` to `end`."""
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
+        raise ValueError(f"expected a whole number of steps, at least 1, got {steps!r}")
+    return np.linspace(start, end, steps + 1)
+
+
+def _within(times: np.ndarray, low: float, high: float, what: str) -> np.ndarray:
+    margin = ROUNDING * (high - low)
+    outside = ~((times >= low - margin) & (times <= high + margin))  # NaN is outside too.
+    if outside.any():
+        raise ValueError(
+            f"expected times within {what}, {low} to {high}, got {times[outside].flat[0]}; make "
+            "the grid between these two"
+        )
+    return np.clip(times, low, high)
+
+
 def _time_of_log_snr(process: Process, values: np.ndarray) -> np.ndarray:
-    """The times at which a log-SNR that falls in t has these values, by bisection."""
+    """The times at which a log-SNR that falls in t has these values, each by 12 cuts into 32."""
     low, high = np.zeros_like(values), np.full_like(values, process.end)
-    for _ in range(60):
-        middle = (low + high) / 2
-        early = in_double(lambda t: log_snr(process, t), middle) > values
-        low, high = np.where(early, middle, low), np.where(early, high, middle)
+    each = np.arange(len(values))
+    for _ in range(12):
+        times = np.linspace(low, high, 33, axis=1)
+        inner = in_double(lambda t: log_snr(process, t), times[:, 1:-1].ravel())
+        early = (inner.reshape(len(values), 31) > values[:, None]).sum(1)
+        low, high = times[each, early], times[each, early + 1]
     return (low + high) / 2

@@ -15,8 +15,11 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+from numpy.typing import ArrayLike
 
-from mlem_jax.types import Scalar, State, Times
+from mlem_jax.types import Drift, Params, Scalar, State, Times
 
 
 class Process(NamedTuple):
@@ -39,6 +42,7 @@ def cosine(*, offset: float = 0.008) -> Process:
     References:
         Nichol & Dhariwal 2021, arXiv:2102.09672, equation 17.
     """
+    _check_numbers("offset >= 0", offset >= 0, offset=offset)
     start = math.pi / 2 * offset / (1 + offset)
 
     def alpha(t: Times) -> Times:
@@ -60,6 +64,11 @@ def linear(*, beta_min: float = 0.1, beta_max: float = 20.0) -> Process:
         Song et al. 2021, arXiv:2011.13456, appendix C (the VP process of DDPM).
     """
 
+    _check_numbers(
+        "0 <= beta_min <= beta_max, and noise at all", 0 <= beta_min <= beta_max > 0,
+        beta_min=beta_min, beta_max=beta_max,
+    )  # fmt: skip
+
     def integral(t: Times) -> Times:
         return beta_min * t + (beta_max - beta_min) * t**2 / 2
 
@@ -78,6 +87,7 @@ def variance_exploding(*, maximum: float = 80.0) -> Process:
     References:
         Karras et al. 2022 (EDM), arXiv:2206.00364, table 1.
     """
+    _check_numbers("maximum > 0", maximum > 0, maximum=maximum)
     return Process(jnp.ones_like, lambda t: t, end=maximum)
 
 
@@ -88,6 +98,102 @@ def rectified_flow() -> Process:
         Liu et al. 2023, arXiv:2209.03003.
     """
     return Process(lambda t: 1 - t, lambda t: t, end=1.0)
+
+
+def discrete(*, betas: ArrayLike | None = None, alphas_cumprod: ArrayLike | None = None) -> Process:
+    """Alpha(i + 1)^2 = alphas_cumprod[i] = prod_{j <= i} (1 - betas[j]), t in [0, count].
+
+    The process of a network trained on `count` steps, usually 1000, from the table that is
+    released with it; one of the two forms is given. Training step i is the time t = i + 1, and
+    t = 0 is the data; so 50 of 1000 steps at the "trailing" places are `uniform_grid(1000, 0, 50)`,
+    and those of any other list of training steps are `grids.index_grid`. A network that takes the
+    training step and not t is made a level by `at_steps`. Between steps beta is constant, so log
+    alpha is linear; but where a step wipes the data out (beta 1), alpha is linear itself.
+
+    Args:
+        betas: variance of the noise that each training step adds, from the cleanest.
+        alphas_cumprod: alpha^2 after each training step.
+
+    Raises:
+        ValueError: if not one of them is given, or it is no such table: betas in (0, 1], or
+            strictly falling alphas_cumprod in [0, 1); 1 or 0 for the last alone.
+
+    References:
+        Ho et al. 2020, arXiv:2006.11239, equation 4; Lin et al. 2023, arXiv:2305.08891, on
+        schedules whose last step is pure noise.
+    """
+    fall = _fall_of_steps(betas, alphas_cumprod)
+    wiped = np.isinf(fall)
+    fall = np.where(wiped, 0.0, fall)
+    fallen = np.cumsum(fall) - fall
+
+    def parts(t: Times) -> tuple[Times, Times]:
+        """Alpha = exp(-integral / 2) left, as (integral, left)."""
+        step = jnp.clip(jnp.floor(t).astype(jnp.int32), 0, len(fall) - 1)
+        share = t - step
+        # Copies, because JAX keeps the precision to which it has first rounded an array.
+        before, within, whole = (
+            jnp.asarray(column.copy(), share.dtype)[step] for column in (fallen, fall, wiped)
+        )
+        return before + share * within, 1 - share * whole
+
+    def alpha(t: Times) -> Times:
+        integral, left = parts(t)
+        return jnp.exp(-integral / 2) * left
+
+    def sigma(t: Times) -> Times:
+        # 1 - e^-I left^2 without cancellation near the data.
+        integral, left = parts(t)
+        return jnp.sqrt(-jnp.expm1(-integral) + jnp.exp(-integral) * (1 - left) * (1 + left))
+
+    return Process(alpha, sigma, end=float(len(fall)))
+
+
+def _fall_of_steps(betas: ArrayLike | None, alphas_cumprod: ArrayLike | None) -> np.ndarray:
+    """By how much log alpha^2 falls in each training step; inf where a step wipes the data out."""
+    if (betas is None) == (alphas_cumprod is None):
+        raise ValueError(
+            "expected one of betas and alphas_cumprod, got "
+            + ("none" if betas is None else "both; give the one that the network came with")
+        )
+    name = "alphas_cumprod" if betas is None else "betas"
+    table = np.asarray(alphas_cumprod if betas is None else betas, np.float64)
+    if table.ndim != 1 or not len(table):
+        raise ValueError(f"expected {name} as a table of numbers, got shape {table.shape}")
+    kept = 1 - table if betas is not None else table / np.append(1.0, table[:-1])
+    wrong = ~((kept > 0) & (kept < 1))  # NaN is wrong too.
+    wrong[-1] &= kept[-1] != 0
+    if wrong.any():
+        place = int(wrong.argmax())
+        wanted = (
+            "in (0, 1), the last at most 1" if betas is not None else
+            "strictly falling inside (0, 1), the last at least 0"
+        )  # fmt: skip
+        raise ValueError(
+            f"expected {name} {wanted}, from the cleanest step, got {table[place]} at step {place}"
+        )
+    with np.errstate(divide="ignore"):
+        return -np.log1p(-table) if betas is not None else -np.log(kept)
+
+
+def step_index(t: Times) -> Int[Array, "*times"]:
+    """i = round(t) - 1, at least 0: the training step of a `discrete` process nearest to t."""
+    return jnp.maximum(jnp.round(t).astype(jnp.int32) - 1, 0)
+
+
+def at_steps(network: Callable[..., State]) -> Drift:
+    """F(params, x, t) = network(params, x, i): a network that takes the training step i.
+
+    i = round(t) - 1 is a whole number, int32, as in `discrete`: between steps the nearest counts.
+
+    Args:
+        network: `(params, x, i)`.
+    """
+
+    def drift(params: Params, x: State, t: Scalar) -> State:
+        return network(params, x, step_index(t))
+
+    return drift
 
 
 def perturb(process: Process, data: State, noise: State, t: Scalar) -> State:
@@ -181,6 +287,12 @@ def convert(
 def slope(schedule: Callable[[Times], Times], t: Times) -> Times:
     """Derivative of a schedule at t."""
     return jax.jvp(schedule, (t,), (jnp.ones_like(t),))[1]
+
+
+def _check_numbers(wanted: str, right: bool, **numbers: float) -> None:
+    if not (right and all(math.isfinite(number) for number in numbers.values())):
+        got = ", ".join(f"{name} {number}" for name, number in numbers.items())
+        raise ValueError(f"expected {wanted}, all finite, got {got}")
 
 
 def _divide_or_zero(numerator: State, denominator: Scalar) -> State:
