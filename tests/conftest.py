@@ -1,4 +1,4 @@
-"""Double precision in every test: identities are then tested to 1e-12."""
+"""Double precision in every test, and annotated shapes that are checked at every call."""
 
 import os
 
@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from mlem_jax import checkpoint
-from mlem_jax.unet import Architecture, UNet, default_depthwise
+from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)
+install_import_hook("mlem_jax", "beartype.beartype")
 
 
 def pytest_configure(config):
@@ -27,6 +26,9 @@ def pytest_configure(config):
 @pytest.fixture
 def small_ladder(tmp_path):
     """Two random networks in the form of a shipped ladder."""
+    from mlem_jax import checkpoint
+    from mlem_jax.nets import Architecture, UNet, default_depthwise
+
     for level, base in ((1, 4), (2, 8)):
         architecture = Architecture(base=base, middle=0, scales=1)
         network = UNet(architecture, default_depthwise())

@@ -5,7 +5,7 @@ import jax.extend
 import jax.numpy as jnp
 import numpy as np
 
-from mlem_jax.levels import Levels
+from mlem_jax.ladder import Ladder
 from mlem_jax.process import Process
 
 SPREAD = 0.6
@@ -19,8 +19,8 @@ def ornstein_uhlenbeck(params, x, t):
 
 def ou_ladder(costs=(1.0, 4.0, 16.0)):
     """Three rates that approach 1: the top level is the drift itself."""
-    levels = Levels((ornstein_uhlenbeck,) * 3, tuple(costs))
-    return levels, tuple(jnp.asarray(rate) for rate in (0.5, 0.8, 1.0))
+    rates = tuple(jnp.asarray(rate) for rate in (0.5, 0.8, 1.0))
+    return Ladder((ornstein_uhlenbeck,) * 3, rates, tuple(costs))
 
 
 def wavy(params, x, t):
@@ -30,7 +30,17 @@ def wavy(params, x, t):
 
 def wavy_ladder(sizes=(0.6, 0.9, 1.0), costs=(1.0, 4.0, 16.0)):
     count = len(sizes)
-    return Levels((wavy,) * count, tuple(costs[:count])), tuple(map(jnp.asarray, sizes))
+    return Ladder((wavy,) * count, tuple(map(jnp.asarray, sizes)), tuple(costs[:count]))
+
+
+def drift_of_time(params, x, t):
+    """A polynomial of t, the same for every entry of the state."""
+    return jnp.full_like(x, jnp.polyval(params, t))
+
+
+def time_ladder(*polynomials):
+    params = tuple(jnp.asarray(own) for own in polynomials)
+    return Ladder((drift_of_time,) * len(params), params, tuple(2.0**k for k in range(len(params))))
 
 
 def gaussian_data(process: Process):
@@ -40,7 +50,7 @@ def gaussian_data(process: Process):
         alpha, sigma = process.alpha(t), process.sigma(t)
         return alpha * SPREAD**2 / (alpha**2 * SPREAD**2 + sigma**2) * x
 
-    return Levels((drift,), (1.0,)), ((),)
+    return Ladder((drift,), ((),), (1.0,))
 
 
 def count_conds(jaxpr) -> int:
@@ -55,3 +65,8 @@ def count_conds(jaxpr) -> int:
 
 def normals(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+def openings_at(count, *columns):
+    """B [count steps, levels]: open at the steps that each column names."""
+    return jnp.stack([jnp.isin(jnp.arange(count), jnp.asarray(own)) for own in columns], axis=1)
