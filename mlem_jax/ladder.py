@@ -66,8 +66,8 @@ def check_ladder(ladder: Ladder) -> None:
         ValueError: if lengths differ or there is no level.
     """
     if not isinstance(ladder, Ladder):
-        raise TypeError(f"expected a Ladder, got {type(ladder).__name__}; make one with "
-                        "Ladder(drifts, params, costs), tuples with one entry per level")  # fmt: skip
+        raise TypeError(f"expected a Ladder, got {type(ladder).__name__}; make one of "
+                        "tuples, one entry per level: Ladder(drifts, params, costs)")  # fmt: skip
     for name in ("drifts", "params", "costs"):
         if not isinstance(getattr(ladder, name), tuple):
             raise TypeError(f"expected ladder.{name} to be a tuple with one entry per level, got "

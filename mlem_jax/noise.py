@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 
 from mlem_jax.grids import check_grid, nearest_points
 from mlem_jax.steps import Steps
-from mlem_jax.types import Key, Scalar, State
+from mlem_jax.types import Key, State
 
 
 class BrownianPath(NamedTuple):
@@ -150,7 +150,7 @@ def _one_array(path: BrownianPath, key: Key, step: Int[Array, ""], like: Array) 
         )
     shape = like.shape[len(batch) :]
 
-    def one_sample(sample: Scalar) -> Array:
+    def one_sample(sample: Int[Array, ""]) -> Array:
         own = jax.random.fold_in(key, sample)
 
         def add(fine: Int[Array, ""], total: Array) -> Array:
@@ -169,11 +169,11 @@ def _one_array(path: BrownianPath, key: Key, step: Int[Array, ""], like: Array) 
 def _points(steps: Steps) -> np.ndarray:
     """The clock's readings between the steps [steps + 1]."""
     if isinstance(steps.clock, Tracer):
-        raise ValueError("expected steps made outside jax.jit, got traced ones; make the path there "
-                         "too and pass it as an argument")  # fmt: skip
+        raise ValueError("expected steps made outside jax.jit, got traced ones; make the path "
+                         "there too and pass it as an argument")  # fmt: skip
     if (steps.clock[1:, 0] != steps.clock[:-1, 1]).any():
-        raise ValueError("expected steps one after the other, got a gap between them; take the rows "
-                         "of a table without leaving any out")  # fmt: skip
+        raise ValueError("expected steps one after the other, got a gap between them; take the "
+                         "rows of a table without leaving any out")  # fmt: skip
     return check_grid(np.append(steps.clock[:, 0], steps.clock[-1, 1]))
 
 

@@ -63,7 +63,6 @@ def linear(*, beta_min: float = 0.1, beta_max: float = 20.0) -> Process:
     References:
         Song et al. 2021, arXiv:2011.13456, appendix C (the VP process of DDPM).
     """
-
     _check_numbers(
         "0 <= beta_min <= beta_max, and noise at all", 0 <= beta_min <= beta_max > 0,
         beta_min=beta_min, beta_max=beta_max,

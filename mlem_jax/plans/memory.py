@@ -31,7 +31,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Float, Shaped
+from numpy.typing import ArrayLike
 
 from mlem_jax.plans.plan import Memory, Plan, drop_idle, fingerprint
 from mlem_jax.plans.weigh import weigh_ratios
@@ -39,20 +40,20 @@ from mlem_jax.steps import Steps
 from mlem_jax.types import Openings, Scalar, Weights
 
 
-def remember(needed: Bool[Array, "steps levels"], counts: Sequence[int]) -> Memory:
+def remember(needed: ArrayLike, counts: Sequence[int]) -> Memory:
     """The last outputs of each level: slots that are shifted by one whenever the level runs.
 
     Slots go level by level, the last output first. Nothing is read of them yet: put weights into
     `read`.
 
     Args:
-        needed: whether each level runs.
+        needed: whether each level runs [steps, levels].
         counts: how many outputs of each level to remember; 0 for none.
 
     Raises:
         ValueError: if there is not one count per level, or one is negative.
     """
-    ran = jnp.asarray(needed)
+    ran = jnp.asarray(needed, bool)
     steps, levels = ran.shape
     if len(counts) != levels or min(counts, default=0) < 0:
         raise ValueError(f"expected a count of at least 0 for each of {levels} levels, got "

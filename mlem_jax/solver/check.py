@@ -54,8 +54,8 @@ def _check_state(x: State) -> np.dtype:
         # A step changes the state by a thousandth: less than half precision can tell apart.
         raise ValueError(
             f"expected a state of float32 or float64 throughout, got "
-            f"{', '.join(sorted(map(str, dtypes)))}; a network may compute in half precision inside "
-            "its level, and return the state's dtype"
+            f"{', '.join(sorted(map(str, dtypes)))}; a network may compute in half precision "
+            "inside its level, and return the state's dtype"
         )
     return dtype
 
@@ -71,8 +71,8 @@ def _check_noise(problem: Problem, steps: Steps) -> None:
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(noise)]
         expected = [(count, *leaf.shape) for leaf in jax.tree.leaves(problem.x)]
         if not same or shapes != expected:
-            raise ValueError(f"expected stored noise like the state, of shape "
-                             f"{', '.join(map(str, expected))}, got {', '.join(map(str, shapes))}")  # fmt: skip
+            raise ValueError(f"expected stored noise like the state, of shapes {expected}, got "
+                             f"{shapes}")  # fmt: skip
     if steps.noise.ndim > 1:
         row = steps.noise.shape[1:]
         for leaf in jax.tree.leaves(problem.x):

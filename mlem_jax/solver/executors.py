@@ -9,7 +9,7 @@ learn which branch to take; between them one can look at the state.
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ Report = Callable[[int, int, State], Any]
 """`(steps done, steps in all, state)`; what it returns is ignored."""
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Runs the rows of a table, from a carry to a carry."""
 

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
+from numpy.typing import ArrayLike
 
 from mlem_jax.ladder import Ladder
 from mlem_jax.plans.plan import Plan
@@ -67,19 +69,38 @@ def solve(
 
 
 def solve_path(
-    ladder: Ladder, problem: Problem, steps: Steps, plan: Plan, *, stride: int = 1
+    ladder: Ladder,
+    problem: Problem,
+    steps: Steps,
+    plan: Plan,
+    *,
+    keep: ArrayLike | None = None,
 ) -> Trajectory:
-    """As `solve`, keeping the start and then every `stride`-th state.
+    """As `solve`, keeping states on the way.
+
+    Args:
+        ladder: the levels.
+        problem: starts, noise, conditions.
+        steps: the integrator.
+        plan: which levels run when.
+        keep: after how many steps to keep the state, rising, 0 for the start; by default every
+            state. `np.arange(0, count + 1, 10)` keeps every tenth.
 
     Raises:
-        ValueError: as `solve`, and if the number of steps is no multiple of `stride`.
+        ValueError: as `solve`, and if `keep` does not rise from 0 at least to the number of steps
+            at most.
     """
     table = checked_table(ladder, problem, steps, plan)
     count = len(steps.t)
-    if stride < 1 or count % stride:
-        raise ValueError(f"expected a stride that divides the {count} steps, got {stride}")
-    states = _solve_path(ladder, problem, table, stride)
-    return Trajectory(jnp.arange(0, count + 1, stride), states)
+    done = np.arange(count + 1) if keep is None else np.asarray(keep)
+    rises = done.ndim == 1 and len(done) and done.dtype.kind in "iu" and (np.diff(done) > 0).all()
+    if not rises or done[0] < 0 or done[-1] > count:
+        raise ValueError(f"expected whole numbers of steps, rising, from 0 to {count}, to keep the "
+                         f"state after, got {keep}")  # fmt: skip
+    # A state is written over by the next until the one that is to be kept.
+    place = np.searchsorted(done, np.arange(count + 1))
+    states = _solve_path(ladder, problem, table, jnp.asarray(place), len(done))
+    return Trajectory(jnp.asarray(done), states)
 
 
 def solve_chunks(
@@ -139,15 +160,22 @@ def run_table(ladder: Ladder, problem: Problem, table: Table) -> State:
 _solve = jax.jit(run_table)
 
 
-@partial(jax.jit, static_argnums=3)
-def _solve_path(ladder: Ladder, problem: Problem, table: Table, stride: int) -> State:
-    def block(carry: tuple, numbers: Int[Array, " stride"]) -> tuple[tuple, State]:
-        carry = scan_rows(ladder, carry, table, problem, numbers)
-        return carry, carry.x
+@partial(jax.jit, static_argnums=4)
+def _solve_path(
+    ladder: Ladder, problem: Problem, table: Table, place: Int[Array, " points"], kept: int
+) -> State:
+    def body(given: tuple, n: Int[Array, ""]) -> tuple[tuple, None]:
+        carry, states = given
+        carry = scan_rows(ladder, carry, table, problem, n[None])
+        return (carry, write(states, n + 1, carry.x)), None
 
-    blocks = jnp.arange(len(table.t)).reshape(-1, stride)
-    states = jax.lax.scan(block, init_carry(table, problem.x), blocks)[1]
-    return jax.tree.map(lambda x, kept: jnp.concatenate([x[None], kept]), problem.x, states)
+    def write(states: State, done: Int[Array, ""], x: State) -> State:
+        # Past the last one to be kept the place is out of bounds, and nothing is written.
+        return jax.tree.map(lambda kept, own: kept.at[place[done]].set(own, mode="drop"), states, x)
+
+    empty = jax.tree.map(lambda leaf: jnp.zeros((kept, *leaf.shape), leaf.dtype), problem.x)
+    begun = init_carry(table, problem.x), write(empty, jnp.asarray(0), problem.x)
+    return jax.lax.scan(body, begun, jnp.arange(len(table.t)))[0][1]
 
 
 @partial(jax.jit, static_argnums=3)

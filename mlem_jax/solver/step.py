@@ -137,7 +137,7 @@ def mlem_step(
             drift: Drift = drift,
             params: Params = params,
         ) -> tuple:
-            output = _evaluate(k, drift, params, *given)
+            output = evaluate_level(k, drift, params, *given)
             return _add(sums[0], row.weights[k], output), _add(sums[1], row.write[:, k], output)
 
         if isinstance(row.needed, np.ndarray):
@@ -178,9 +178,14 @@ def _add(sums: State, coefficients: Float[Array, "*slots"], output: State) -> St
     )  # fmt: skip
 
 
-def _evaluate(
+def evaluate_level(
     k: int, drift: Drift, params: Params, x: State, t: Scalar, condition: Condition
 ) -> State:
+    """f^k(x, t), with an error that says which level failed, and how it was called.
+
+    Raises:
+        ValueError: if the level fails, or returns something unlike the state.
+    """
     given = () if condition is None else (condition,)
     try:
         output = drift(params, x, t, *given)
