@@ -10,9 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Shaped
-from numpy.typing import ArrayLike
 
 from mlem_jax.draws import Draw
 from mlem_jax.groups import draw_plans
@@ -142,26 +140,6 @@ def best_of(
     chosen = jnp.argmin(jnp.where(jnp.isfinite(errors), errors, jnp.inf))
     plan = jax.tree.map(lambda table: table[chosen], plans)
     return Best(plan, errors[chosen], price(plan, levels.costs), errors)
-
-
-def cost_at_error(costs: ArrayLike, errors: ArrayLike, wanted: ArrayLike) -> np.ndarray:
-    """Cost at which a method reaches an error, by straight lines in log-log between its points.
-
-    Args:
-        costs: of the method's runs [runs], in any order.
-        errors: of the same runs. Where a dearer run is worse than a cheaper one, the cheaper one
-            stands for both: nobody would pay for the other.
-        wanted: the errors asked for.
-
-    Returns:
-        One cost for each; NaN beyond the errors that the runs span.
-    """
-    order = np.argsort(costs)
-    paid = np.log(np.asarray(costs, np.float64)[order])
-    reached = np.minimum.accumulate(np.log(np.asarray(errors, np.float64)[order]))
-    reached, first = np.unique(reached, return_index=True)
-    asked = np.log(np.asarray(wanted, np.float64))
-    return np.exp(np.interp(asked, reached, paid[first], left=np.nan, right=np.nan))
 
 
 def stack_plans(plans: list[Plan]) -> Plan:
