@@ -210,7 +210,7 @@ def shown(name: str, ratios: list[dict[str, Any]]) -> Table:
 def draw_ratios(file: str, samplers: dict[str, Any]) -> None:
     """Ratios against the share of the distance left, one panel a sampler; bounds as triangles."""
     figure, axes = plt.subplots(
-        1, len(samplers), figsize=(4.6 * len(samplers), 3.4), sharey=True, squeeze=False
+        1, len(samplers), figsize=(6 * len(samplers), 4), sharey=True, squeeze=False
     )
     for axis, (name, own) in zip(axes[0], samplers.items(), strict=True):
         for number, method in enumerate(names_of(own["ratios"])):
