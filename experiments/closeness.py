@@ -4,7 +4,8 @@ A ladder of two, whose lower level is moved towards the top, F + s (f - F): s = 
 trained, s = 0 the top itself, always at the lower network's price. For every s, midpoint plans and
 trapezoid plans on a second-order base stand against the top level alone by Euler-Maruyama and by
 the two-step solver, along the same starts and paths. Killed at any moment, the same command goes
-on. Writes results/closeness.json and .png.
+on; `--rows` takes rows that were measured before, to summarise and draw them anew. Writes
+results/closeness.json and .png.
 """
 
 import dataclasses
@@ -23,13 +24,14 @@ from rich.table import Table
 from experiments import courses, runs
 from experiments.compare_draws import ALONE
 from experiments.courses import Course, Method
-from experiments.curves import Points, curve, ratio
+from experiments.curves import curve, recorded, told_recorded
 from experiments.draw_methods import second_order_alone
 from experiments.ladder import SHIPPED, Ladder, load
 from experiments.machine import provenance
 from experiments.quickstart import coarse_grids
 from experiments.samplers import SAMPLERS, two_step
 from mlem_jax import draws, gates, plan, steps
+from mlem_jax.frontier import ratio
 from mlem_jax.hold import open_first, trapezoid_plan
 from mlem_jax.levels import Levels
 from mlem_jax.steps import Grid, Steps
@@ -37,6 +39,9 @@ from mlem_jax.types import Params, Scalar, State
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+
+OTHERS = ("Euler-Maruyama", "second order")
+"""How the top level runs alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,36 +68,46 @@ class Settings:
     """Of the starts and the Brownian paths."""
     runs: Path = Path("runs/closeness")
     """Rows as they come, resumed if they are there."""
+    rows: Path | None = None
+    """A result of this script: its rows are taken as they are, and nothing is run."""
     out: Path = Path("results")
     """Where closeness.json and .png go."""
 
 
 def main(settings: Settings) -> None:
-    """Run all that is not in the log yet; then write and draw."""
+    """Run all that is not in the log yet; then summarise, write and draw."""
     console = Console(width=110)
-    ladder = load(settings.ladder)
-    determining = {name: value for name, value in runs.recorded(settings).items()
-                   if name not in ("runs", "out", "samplers")}  # fmt: skip
-    runs.check_settings(settings.runs, determining | {"costs": ladder.levels.costs})
-    result: dict[str, Any] = {
-        **provenance("experiments.closeness"),
-        "settings": determining,
-        "samplers": {},
-    }
-    for name in settings.samplers:
-        rows, ratios = compare(name, ladder, settings, console)
-        console.print(shown(name, ratios))
-        result["samplers"][name] = {"ratios": ratios, "rows": rows}
+    if settings.rows:
+        result = runs.measured_before(settings.rows, "experiments.closeness")
+    else:
+        result = measure(settings, console)
+    for name, own in result["samplers"].items():
+        own["ratios"] = ratios_of(own["rows"])
+        console.print(shown(name, own["ratios"]))
     settings.out.mkdir(parents=True, exist_ok=True)
     (settings.out / "closeness.json").write_text(json.dumps(result, indent=1) + "\n")
     draw_ratios(str(settings.out / "closeness.png"), result["samplers"])
     console.print(f"wrote {settings.out}/closeness.json and .png")
 
 
+def measure(settings: Settings, console: Console) -> dict[str, Any]:
+    """The rows of all samplers, and what they hang on."""
+    ladder = load(settings.ladder)
+    determining = {name: value for name, value in runs.recorded(settings).items()
+                   if name not in ("runs", "rows", "out", "samplers")}  # fmt: skip
+    runs.check_settings(settings.runs, determining | {"costs": ladder.levels.costs})
+    return {
+        **provenance("experiments.closeness"),
+        "settings": determining,
+        "samplers": {name: {"ratios": [], "rows": compare(name, ladder, settings, console)}
+                     for name in settings.samplers},
+    }  # fmt: skip
+
+
 def compare(
     name: str, ladder: Ladder, settings: Settings, console: Console
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows of one sampler, and for every distance what others cost at equal error."""
+) -> list[dict[str, Any]]:
+    """The rows of one sampler; those of a ladder tell what is left of its distance."""
     fine = courses.fine_grid(settings.reference_steps)
 
     @cache
@@ -111,26 +126,36 @@ def compare(
     rows = courses.run_missing(
         settings.runs / f"{name}_alone.jsonl", ladder, alone, judged, console
     )
-    others = {
-        kind: [point for each in dict.fromkeys(row["method"] for row in rows)
-               if each.startswith(start) for point in curve(rows, each, "median")]
-        for kind, start in (("Euler-Maruyama", "Euler"), ("second order", "second"))
-    }  # fmt: skip
-    ratios = []
     for left in settings.left:
         log = settings.runs / f"{name}_{left:g}.jsonl"
         moved = closer(ladder, settings.lower, left)
         methods = list(multilevel(name, settings, fine))
         own = courses.run_missing(log, moved, methods, judged, console)
         rows += [row | {"left": left} for row in own]
-        points: Points = [
-            point
-            for kind in dict.fromkeys(row["method"] for row in own)
-            for point in curve(own, kind, "median")
-        ]
-        told = {other: ratio(points, theirs) for other, theirs in others.items()}
-        ratios.append({"left": left, **told})
-    return rows, ratios
+    return rows
+
+
+def ratios_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What others cost at equal error over every method, for every distance that is left."""
+    alone = [row for row in rows if "left" not in row]
+    others = {
+        kind: [point for each in names_of(alone) if each.startswith(start)
+               for point in curve(alone, each, "median")]
+        for kind, start in zip(OTHERS, ("Euler", "second"), strict=True)
+    }  # fmt: skip
+    found = []
+    for left in dict.fromkeys(row["left"] for row in rows if "left" in row):
+        own = [row for row in rows if row.get("left") == left]
+        for method in names_of(own):
+            points = curve(own, method, "median")
+            told = {other: recorded(ratio(points, theirs)) for other, theirs in others.items()}
+            found.append({"left": left, "method": method, **told})
+    return found
+
+
+def names_of(rows: list[dict[str, Any]]) -> list[str]:
+    """Methods in the order in which they were run."""
+    return list(dict.fromkeys(row["method"] for row in rows))
 
 
 def closer(ladder: Ladder, lower: int, left: float) -> Ladder:
@@ -169,42 +194,59 @@ def multilevel(name: str, settings: Settings, fine: Grid) -> Iterator[Method]:
 
 def shown(name: str, ratios: list[dict[str, Any]]) -> Table:
     """The ratios as one reads them."""
-    others = [key for key in ratios[0] if key != "left"]
     table = Table(
         "distance left",
-        *others,
+        "method",
+        *OTHERS,
         title=name.upper(),
         caption="cost of the top level alone at equal error over the ladder's own",
     )
     for line in ratios:
-        told = ["-" if line[other] is None else f"{line[other]:.2f}" for other in others]
-        table.add_row(f"{line['left']:g}", *told)
+        told = [told_recorded(line[other]) for other in OTHERS]
+        table.add_row(f"{line['left']:g}", line["method"], *told)
     return table
 
 
 def draw_ratios(file: str, samplers: dict[str, Any]) -> None:
-    """Ratios against the share of the distance left, one panel a sampler."""
+    """Ratios against the share of the distance left, one panel a sampler; bounds as triangles."""
     figure, axes = plt.subplots(
-        1, len(samplers), figsize=(4.6 * len(samplers), 3.4), sharey=True, squeeze=False
+        1, len(samplers), figsize=(6 * len(samplers), 4), sharey=True, squeeze=False
     )
     for axis, (name, own) in zip(axes[0], samplers.items(), strict=True):
-        for other in ("Euler-Maruyama", "second order"):
-            known = [line for line in own["ratios"] if line[other] is not None]
-            axis.loglog([line["left"] for line in known], [line[other] for line in known], "o-",
-                        label=f"{other}, top alone")  # fmt: skip
+        for number, method in enumerate(names_of(own["ratios"])):
+            lines = [line for line in own["ratios"] if line["method"] == method]
+            for other, style in zip(OTHERS, ("-", ":"), strict=True):
+                told = [(line["left"], line[other]) for line in lines if line[other]]
+                axis.loglog([left for left, _ in told], [number_of(each) for _, each in told],
+                            style, color=f"C{number}", label=f"{method}; {other}")  # fmt: skip
+                for left, each in told:
+                    marker = {"at most": "v", "at least": "^"}.get(each["bound"], "o")
+                    axis.loglog(left, number_of(each), marker, color=f"C{number}", markersize=5)
         axis.axhline(1, color="k", linewidth=0.8)
-        shares, costs = [line["left"] for line in own["ratios"]], (0.5, 1, 2, 4, 8)
+        shares = list(dict.fromkeys(line["left"] for line in own["ratios"]))
+        costs = (0.5, 1, 2, 4, 8)
         axis.set_xticks(shares, [f"{share:g}" for share in shares], minor=False)
         axis.set_yticks(costs, [f"{cost:g}" for cost in costs], minor=False)
         axis.minorticks_off()
         axis.set_title(name.upper())
         axis.set_xlabel("share of the distance to the top that is left")
         axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel("their cost over the ladder's, at equal error")
-    axes[0][-1].legend(fontsize=8)
+    axes[0][0].set_ylabel("the top's cost over the ladder's, at equal error")
+    title = "ladder; top alone by\n(triangles: bounds)"
+    axes[0][-1].legend(
+        fontsize=7, bbox_to_anchor=(1.01, 1), loc="upper left", title=title, title_fontsize=7
+    )
     figure.tight_layout()
     figure.savefig(file, dpi=130)
     plt.close(figure)
+
+
+def number_of(own: dict[str, Any]) -> float:
+    """Where a ratio is drawn: the end that is known, between two the middle of their logarithms."""
+    low, high = own["low"], own["high"]
+    if high is None:
+        return low
+    return high if low == 0 else (low * high) ** 0.5
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ of the paper's gates stand beside: Euler-Maruyama and the two-step solver with t
 the switch from small to large, and multilevel plans whose gates come from a pilot run, drawn
 independently, systematically, at midpoints, nested, with cell weights, or held with the trapezoid
 rule, on the plain and on the stacked ladder (each judged against its own fine solution). Killed at
-any moment, the same command goes on. Writes results/compare_draws.json and .png.
+any moment, the same command goes on; `--rows` takes rows that were measured before, to summarise
+and draw them anew. Writes results/compare_draws.json and .png.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from rich.console import Console
 
 from experiments import courses, runs
 from experiments.courses import Course
-from experiments.curves import PAPER, Pictures, Points, curve, summarise, summary_table
+from experiments.curves import PAPER, Pictures, curve, summarise, summary_table
 from experiments.draw_methods import (
     plain,
     second_order_alone,
@@ -34,6 +35,7 @@ from experiments.machine import provenance
 from experiments.panels import PAPERS, draw_panels
 from experiments.quickstart import coarse_grids
 from experiments.samplers import SAMPLERS
+from mlem_jax.frontier import Points
 from mlem_jax.plan import Plan
 from mlem_jax.stack import load_stack, stack_shares, stack_top
 from mlem_jax.steps import Steps
@@ -68,6 +70,8 @@ class Settings:
     """Of the starts, the Brownian paths and the gates."""
     runs: Path = Path("runs/compare_draws")
     """Rows as they come, resumed if they are there, and the effects of pilot runs."""
+    rows: Path | None = None
+    """A result of this script: its rows are taken as they are, and nothing is run."""
     out: Path = Path("results")
     """Where compare_draws.json and .png go."""
 
@@ -75,32 +79,39 @@ class Settings:
 def main(settings: Settings) -> None:
     """Run all that is not in the log yet; then summarise, write and draw."""
     console = Console(width=140)
-    ladder = load(settings.ladder)
-    papers = {name: papers_rows(name, settings) for name in settings.samplers}
-    determining = {name: value for name, value in runs.recorded(settings).items()
-                   if name not in ("runs", "out", "samplers", "papers")}  # fmt: skip
-    about = {"costs": ladder.levels.costs, "losses": ladder.losses}
-    runs.check_settings(settings.runs, determining | about)
-    rows = []
-    for name in settings.samplers:
-        rows += [*papers[name], *compare(name, ladder, settings, console)]
+    if settings.rows:
+        result = runs.measured_before(settings.rows, "experiments.compare_draws")
+    else:
+        result = measure(settings, console)
+    rows = result.pop("rows")
     summary = {
         name: summarise([row for row in rows if row["sampler"] == name], alone_and_paper)
-        for name in settings.samplers
+        for name in dict.fromkeys(row["sampler"] for row in rows)
     }
-    for name in settings.samplers:
-        console.print(summary_table(name, summary[name]))
+    for name, own in summary.items():
+        console.print(summary_table(name, own))
     settings.out.mkdir(parents=True, exist_ok=True)
-    result = {
-        **provenance("experiments.compare_draws"),
-        "settings": determining,
-        "costs": ladder.levels.costs,
-        "summary": summary,
-        "rows": rows,
-    }
+    result |= {"summary": summary, "rows": rows}
     (settings.out / "compare_draws.json").write_text(json.dumps(result, indent=1) + "\n")
     draw_panels(str(settings.out / "compare_draws.png"), rows)
     console.print(f"wrote {settings.out}/compare_draws.json and .png")
+
+
+def measure(settings: Settings, console: Console) -> dict[str, Any]:
+    """The rows of all samplers, the paper's among them, and what they hang on."""
+    ladder = load(settings.ladder)
+    papers = {name: papers_rows(name, settings) for name in settings.samplers}
+    determining = {name: value for name, value in runs.recorded(settings).items()
+                   if name not in ("runs", "rows", "out", "samplers", "papers")}  # fmt: skip
+    about = {"costs": ladder.levels.costs, "losses": ladder.losses}
+    runs.check_settings(settings.runs, determining | about)
+    return {
+        **provenance("experiments.compare_draws"),
+        "settings": determining,
+        "costs": ladder.levels.costs,
+        "rows": [row for name in settings.samplers
+                 for row in (*papers[name], *compare(name, ladder, settings, console))],
+    }  # fmt: skip
 
 
 def papers_rows(name: str, settings: Settings) -> list[dict[str, Any]]:

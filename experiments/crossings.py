@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.curves import Points, frontier
+from mlem_jax.frontier import Points, frontier
 
 RESAMPLES = 200
 

@@ -1,9 +1,10 @@
-"""Curves of error against cost: one point a budget, ratios between curves, a table, a figure.
+"""Curves of error against cost: one point a budget, ratios between them, a table, a figure.
 
 Rows are dicts as `experiments.error_against_cost` writes them.
 """
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,15 @@ import matplotlib
 import numpy as np
 from rich.table import Table
 
-from mlem_jax.evaluate import cost_at_error
+from mlem_jax.frontier import (
+    Points,
+    Ratio,
+    bound,
+    frontier,
+    middle,
+    ratio,
+    told_ratio,
+)
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -23,8 +32,6 @@ PAPER = (250, 500, 750, 900)
 Pictures = np.ndarray | slice
 """Which pictures an error is the mean over."""
 ALL = slice(None)
-Points = list[tuple[float, float]]
-"""(cost, mse) of a method."""
 Others = Callable[[list[dict[str, Any]], str, Pictures], dict[str, Points]]
 """From rows, which of the draws, and pictures to the points that methods are compared with."""
 
@@ -57,44 +64,69 @@ def summarise(
 ) -> list[dict[str, Any]]:
     """What each gated method costs, at the errors it reaches, beside what others do for the same.
 
-    A ratio is the other's cost over the method's own, the median over the method's points that the
-    other reaches too: above 1 the method is cheaper. Its interval is that of the pictures: 95 % of
-    the ratios for as many pictures drawn with repetition, the same ones for all methods.
+    A ratio is the other's cost over the method's own, the median over all of the method's points:
+    above 1 the method is cheaper. None of its points is left out in hindsight, while of the other
+    only its frontier counts. Its interval is that of the pictures: 95 % of the ratios for as many
+    pictures drawn with repetition, the same ones for all methods.
 
     Args:
         rows: of one sampler.
         others: whom a method is compared with; default `fixed_and_alone`.
         resamples: of the pictures.
     """
-    others = others or fixed_and_alone
+    compared = others or fixed_and_alone
     names = dict.fromkeys(row["method"] for row in rows if "budget" in row["parameters"])
     drawn = np.random.default_rng(0).integers(
         0, count := len(rows[0]["picture_errors"]), (resamples, count)
     )
     summary = []
-    for name in names:
-        for which in ("median", "best"):
-            own = curve(rows, name, which)
-            if not own:
-                continue
-            ratios = ratios_of(rows, name, which, ALL, others)
-            spread = [ratios_of(rows, name, which, pictures, others) for pictures in drawn]
+    for which in ("median", "best"):
+        own = {name: points for name in names if (points := curve(rows, name, which))}
+        plain = compared(rows, which, ALL)
+        spread = [
+            (pictures, compared(rows, which, pictures)) for pictures in (drawn if own else ())
+        ]
+        for name, points in own.items():
+            again = [(curve(rows, name, which, pictures), theirs) for pictures, theirs in spread]
             summary.append({
                 "method": name,
                 "of draws": which,
-                "points": own,
-                "ratios": ratios,
-                "shared points": {other: shared(own, points) for other, points
-                                  in others(rows, which, ALL).items()},
-                "intervals": {other: interval([each[other] for each in spread])
-                              for other in ratios},
+                "points": points,
+                "ratios": {
+                    other: recorded(ratio(points, theirs), middle(
+                        ratio(mine, resampled[other]) for mine, resampled in again
+                    ))
+                    for other, theirs in plain.items()
+                },
             })  # fmt: skip
-    return summary
+    return sorted(summary, key=lambda line: list(names).index(line["method"]))
+
+
+def recorded(
+    own: Ratio | None, interval: tuple[float, float] | None = None
+) -> dict[str, Any] | None:
+    """A ratio as result files keep it: with what it is, as one reads it, None for infinity."""
+
+    def finite(value: float) -> float | None:
+        return None if math.isinf(value) else value
+
+    if own is None:
+        return None
+    ends = None if interval is None else [finite(end) for end in interval]
+    return {
+        "bound": bound(own),
+        "low": own.low,
+        "high": finite(own.high),
+        "interval": ends,
+        "measured": own.measured,
+        "points": own.points,
+        "told": told_ratio(own, interval),
+    }
 
 
 def fixed_and_alone(
     rows: list[dict[str, Any]], which: str, pictures: Pictures
-) -> dict[str, list[tuple[float, float]]]:
+) -> dict[str, Points]:
     """Gates fixed by cost, and the top level alone: on its better grid, and as in the paper."""
     top = f"Euler-Maruyama, level {max(levels_alone(rows))}"
     uniform = [row for row in rows if row["method"] == f"{top}, uniform"]
@@ -123,69 +155,22 @@ def level_of(method: str) -> int:
     return int(method.split()[2].strip(","))
 
 
-def ratios_of(
-    rows: list[dict[str, Any]], method: str, which: str, pictures: Pictures, others: Others
-) -> dict[str, float | None]:
-    """The cost of every other over that of a method, at equal error."""
-    own = curve(rows, method, which, pictures)
-    compared = others(rows, which, pictures)
-    return {other: ratio(own, points) for other, points in compared.items()}
-
-
-def interval(ratios: list[float | None]) -> list[float] | None:
-    """The middle 95 %; None where too few of them exist to say."""
-    known = [value for value in ratios if value is not None]
-    if len(known) < 0.9 * len(ratios):
-        return None
-    return [float(value) for value in np.quantile(known, (0.025, 0.975))]
-
-
-def shared(own: list[tuple[float, float]], other: list[tuple[float, float]]) -> int:
-    """How many of one's points lie within the other's errors."""
-    if not other:
-        return 0
-    paid, reached = np.array(other).T
-    return int(np.isfinite(cost_at_error(paid, reached, np.array(frontier(own))[:, 1])).sum())
-
-
-def ratio(own: Points, other: Points) -> float | None:
-    """The other's cost over one's own at equal error; None where their errors do not overlap.
-
-    Of both only the points count that no cheaper one beats: nobody would pay for the rest.
-    """
-    if not other:
-        return None
-    costs, errors = np.array(frontier(own)).T
-    paid, reached = np.array(other).T
-    theirs = cost_at_error(paid, reached, errors)
-    ratios = (theirs / costs)[np.isfinite(theirs)]
-    return float(np.median(ratios)) if len(ratios) else None
-
-
-def frontier(points: Points) -> Points:
-    """The points than which no cheaper one is as good."""
-    ordered = sorted(points)
-    least = np.minimum.accumulate([error for _, error in ordered])
-    return [point for n, point in enumerate(ordered) if n == 0 or point[1] < least[n - 1]]
-
-
 def summary_table(name: str, summary: list[dict[str, Any]]) -> Table:
     """The ratios as one reads them."""
     others = list(summary[0]["ratios"])
     table = Table("method", "of draws", "cost: mse", *others, title=name.upper(),
-                  caption="cost of the others at equal error, over the method's own")  # fmt: skip
+                  caption="cost of the others at equal error over the method's own: the median "
+                          "(95 % over the pictures), measured on how many points")  # fmt: skip
     for line in summary:
         points = "  ".join(f"{cost:.0f}: {error:.1e}" for cost, error in line["points"])
-        told = [told_ratio(line["ratios"][other], line["intervals"][other]) for other in others]
+        told = [told_recorded(line["ratios"][other]) for other in others]
         table.add_row(line["method"], line["of draws"], points, *told)
     return table
 
 
-def told_ratio(value: float | None, interval: list[float] | None) -> str:
-    """A ratio with its interval."""
-    if value is None:
-        return "-"
-    return f"{value:.2f}" + (f" ({interval[0]:.2f}-{interval[1]:.2f})" if interval else "")
+def told_recorded(own: dict[str, Any] | None) -> str:
+    """A ratio of a result file as one reads it."""
+    return "-" if own is None else own["told"]
 
 
 def draw_curves(file: str, rows: list[dict[str, Any]]) -> None:

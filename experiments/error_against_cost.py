@@ -4,7 +4,8 @@ Gates fixed by inverse cost, by the exponent of theory, from a pilot run (experi
 learned (experiments.learn_gates), each at several budgets and in many draws; against them
 Euler-Maruyama of every level at several step counts. All start at the same points and follow the
 same Brownian paths; the reference is the top level on the finest grid. Best of the draws is chosen
-on one batch and judged on another. Killed at any moment, the same command goes on. Writes
+on one batch and judged on another. Killed at any moment, the same command goes on; `--rows` takes
+rows that were measured before, to summarise and draw them anew. Writes
 results/error_against_cost.json and .png.
 """
 
@@ -61,6 +62,8 @@ class Settings:
     """Of the starts, the Brownian paths and the gates."""
     runs: Path = Path("runs/error_against_cost")
     """Rows as they come, resumed if they are there."""
+    rows: Path | None = None
+    """A result of this script: its rows are taken as they are, and nothing is run."""
     out: Path = Path("results")
     """Where error_against_cost.json and .png go."""
 
@@ -68,25 +71,36 @@ class Settings:
 def main(settings: Settings) -> None:
     """Run all that is not in the log yet; then summarise, write and draw."""
     console = Console(width=110)
-    ladder = load(settings.ladder)
-    about = {"costs": ladder.levels.costs, "losses": ladder.losses}
-    runs.check_settings(settings.runs, determining(settings) | about)
-    rows = [row for name in settings.samplers for row in compare(name, ladder, settings, console)]
-    summary = {name: summarise([row for row in rows if row["sampler"] == name])
-               for name in settings.samplers}  # fmt: skip
-    for name in settings.samplers:
-        console.print(summary_table(name, summary[name]))
-    settings.out.mkdir(parents=True, exist_ok=True)
-    result = {
-        **provenance("experiments.error_against_cost"),
-        "settings": determining(settings),
-        "costs": ladder.levels.costs,
-        "summary": summary,
-        "rows": rows,
+    if settings.rows:
+        result = runs.measured_before(settings.rows, "experiments.error_against_cost")
+    else:
+        result = measure(settings, console)
+    rows = result.pop("rows")
+    summary = {
+        name: summarise([row for row in rows if row["sampler"] == name])
+        for name in dict.fromkeys(row["sampler"] for row in rows)
     }
+    for name, own in summary.items():
+        console.print(summary_table(name, own))
+    settings.out.mkdir(parents=True, exist_ok=True)
+    result |= {"summary": summary, "rows": rows}
     (settings.out / "error_against_cost.json").write_text(json.dumps(result, indent=1) + "\n")
     draw_curves(str(settings.out / "error_against_cost.png"), rows)
     console.print(f"wrote {settings.out}/error_against_cost.json and .png")
+
+
+def measure(settings: Settings, console: Console) -> dict[str, Any]:
+    """The rows of all samplers, and what they hang on."""
+    ladder = load(settings.ladder)
+    about = {"costs": ladder.levels.costs, "losses": ladder.losses}
+    runs.check_settings(settings.runs, determining(settings) | about)
+    return {
+        **provenance("experiments.error_against_cost"),
+        "settings": determining(settings),
+        "costs": ladder.levels.costs,
+        "rows": [row for name in settings.samplers
+                 for row in compare(name, ladder, settings, console)],
+    }  # fmt: skip
 
 
 def compare(
@@ -145,7 +159,7 @@ def multilevel(name: str, ladder: Ladder, settings: Settings, base: Grid) -> Ite
 def determining(settings: Settings) -> dict[str, Any]:
     """All that the rows depend on."""
     given = runs.recorded(settings)
-    apart = ("runs", "out", "samplers", "gates", "pilot")
+    apart = ("runs", "rows", "out", "samplers", "gates", "pilot")
     return {name: given[name] for name in given if name not in apart}
 
 

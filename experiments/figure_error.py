@@ -8,7 +8,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from experiments.curves import frontier, level_of
+from experiments.curves import level_of
+from mlem_jax.frontier import frontier
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

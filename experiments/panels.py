@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 
-from experiments.curves import curve, frontier, levels_alone
+from experiments.curves import curve, levels_alone
+from mlem_jax.frontier import frontier
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -108,6 +108,8 @@ class Settings:
     """A small system on few steps, to see that all of it runs."""
     seed: int = 0
     """Of charges, paths and gates."""
+    rows: Path | None = None
+    """A result of this script: its rows are taken as they are, and summed up and drawn anew."""
     out: Path = Path("results")
     """Where particles.json and .png go."""
 
@@ -383,8 +385,6 @@ def run_case(name: str, settings: Settings, case: Case, console: Console) -> dic
         for method in track(everything, name, console=console)
     ]
     rows += peers(problem, case, fine, reference, console)
-    told = compare(rows, case.errors)
-    console.print(shown_prices(name, told, case.errors))
     return {
         "problem": problem,
         "states": path.states,
@@ -392,35 +392,69 @@ def run_case(name: str, settings: Settings, case: Case, console: Console) -> dic
         "costs": problem.levels.costs,
         "gamma": measure_gamma(problem, path.states),
         "reference_seconds": seconds,
-        "prices": told,
-        "gains": gains(rows, case.errors),
-        "cheapest": {unit: cheapest_where(rows, unit) for unit in UNITS},
+        **summed_up(name, rows, case.errors, console),
         "rows": rows,
     }
+
+
+def summed_up(
+    name: str, rows: list[dict[str, Any]], errors: tuple[float, ...], console: Console
+) -> dict[str, Any]:
+    """What the rows of a case say: prices, gains, and where ML-EM is the cheapest."""
+    told = compare(rows, errors)
+    console.print(shown_prices(name, told, errors))
+    return {
+        "prices": told,
+        "gains": gains(rows, errors),
+        "cheapest": {unit: cheapest_where(rows, unit) for unit in UNITS},
+    }
+
+
+def sum_up_again(settings: Settings, file: Path, console: Console) -> None:
+    """The rows of a result, summed up and drawn anew; only the rods of its picture move again."""
+    result = runs.measured_before(file, "experiments.particles")
+    for name, own in result["cases"].items():
+        own |= summed_up(name, own["rows"], tuple(own["errors"]), console)
+    known = {field.name for field in dataclasses.fields(Settings)} - {"out", "rows"}
+    asked = {name: value for name, value in result["settings"].items() if name in known}
+    measured = dataclasses.replace(settings, **asked)
+    problem = make_problem(measured, next(iter((TINY if measured.tiny else CASES).values())))
+    path, _ = solve_finely(problem, fine_noise(problem))
+    write(settings.out, problem, path.states, result, console)
+
+
+def write(
+    out: Path, problem: Problem, states: State, result: dict[str, Any], console: Console
+) -> None:
+    """The figure, the summary and the numbers."""
+    out.mkdir(parents=True, exist_ok=True)
+    draw_figure(str(out / "particles.png"), problem, states, result["cases"])
+    console.print(shown_summary(result["cases"]))
+    (out / "particles.json").write_text(json.dumps(result, indent=1) + "\n")
+    console.print(f"wrote {out}/particles.json and .png")
 
 
 def main(settings: Settings) -> None:
     """All cases; then write and draw."""
     begun = time.perf_counter()
     console = Console(width=150)
+    if settings.rows:
+        sum_up_again(settings, settings.rows, console)
+        return
     chosen = CASES
     if settings.tiny:
         chosen = TINY
         settings = dataclasses.replace(settings, rods=60, end=1.0, draws=2)
     cases = {name: run_case(name, settings, case, console) for name, case in chosen.items()}
     problems = {name: (own.pop("problem"), own.pop("states")) for name, own in cases.items()}
-    settings.out.mkdir(parents=True, exist_ok=True)
-    draw_figure(str(settings.out / "particles.png"), *next(iter(problems.values())), cases)
-    console.print(shown_summary(cases))
-    seconds = time.perf_counter() - begun
     result = {
         **provenance("experiments.particles"),
-        "settings": runs.recorded(settings),
-        "seconds": seconds,
+        "settings": {name: value for name, value in runs.recorded(settings).items()
+                     if name != "rows"},
+        "seconds": time.perf_counter() - begun,
         "cases": {name: case._asdict() | cases[name] for name, case in chosen.items()},
-    }
-    (settings.out / "particles.json").write_text(json.dumps(result, indent=1) + "\n")
-    console.print(f"wrote {settings.out}/particles.json and .png in {seconds:.0f} s")
+    }  # fmt: skip
+    write(settings.out, *next(iter(problems.values())), result, console)
 
 
 if __name__ == "__main__":

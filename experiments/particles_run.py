@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from mlem_jax import plan, steps
-from mlem_jax.evaluate import cost_at_error
+from mlem_jax.frontier import cost_at_error, frontier
 from mlem_jax.levels import Levels, measure_costs
 from mlem_jax.noise import brownian_path, store_path
 from mlem_jax.plan import Plan
@@ -219,6 +219,7 @@ def price_at(
     own = [row for row in rows if chosen(row["method"]) and row["mse"] is not None]
     if not own:
         return np.full(len(wanted), np.nan)
-    costs, errors = np.array([[row[unit], row["mse"]] for row in own]).T
-    cheapest = errors[np.argmin(costs)]
+    points = [(row[unit], row["mse"]) for row in own]
+    _, cheapest = frontier(points)[0]
+    costs, errors = np.array(points).T
     return cost_at_error(costs, errors, np.minimum(wanted, cheapest))

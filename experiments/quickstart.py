@@ -3,7 +3,8 @@
 The reference is the top level at every step of a fine grid. Against it stand the top level at few
 steps (Euler-Maruyama), each smaller level, a switch from small to large, and multilevel plans of
 three budgets with the independent draws of the paper and with systematic ones. Prints a table,
-writes results/quickstart.json with all rows and results/quickstart.png with the pictures.
+writes runs/quickstart/quickstart.json with all rows and quickstart.png with the pictures. What is
+in results/ was made with `--out results`.
 """
 
 import dataclasses
@@ -56,7 +57,7 @@ class Settings:
     machine, but not the same from run to run."""
     seed: int = 0
     """Of the starts, the Brownian path and the gates."""
-    out: Path = Path("results")
+    out: Path = Path("runs/quickstart")
     """Where quickstart.json and quickstart.png go."""
 
 

@@ -5,12 +5,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+from experiments.machine import provenance
+
 
 def recorded(settings: Any) -> dict[str, Any]:
     """Settings as result files keep them: folders by name, wherever they lie."""
     given = dataclasses.asdict(settings)
     return {name: value.name if isinstance(value, Path) else value
             for name, value in given.items()}  # fmt: skip
+
+
+def measured_before(file: Path, module: str) -> dict[str, Any]:
+    """A result but for its summary, with what summarises it now beside what measured it."""
+    found = json.loads(file.read_text())
+    found.pop("summary", None)
+    return found | {"summarised": provenance(module)}
 
 
 def check_settings(directory: Path, expected: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""Draw pictures from one level of a trained ladder, by ancestral sampling, as one grid."""
+"""Draw pictures from one level of a trained ladder, by ancestral sampling, as one grid.
+
+Writes runs/samples.png; results/samples.png was made with `--out results/samples.png`.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -35,7 +38,7 @@ class Settings:
     """Pictures in a row."""
     chunk: int = 16
     """Pictures drawn at a time: bounds the memory."""
-    out: Path = Path("results/samples.png")
+    out: Path = Path("runs/samples.png")
     """The grid."""
 
 

@@ -1,7 +1,8 @@
 """The multilevel Euler-Maruyama method (arXiv:2603.24594) in JAX.
 
-A ladder of models of one drift goes in, samples as of the largest come out, for a fraction of its
-cost. Gates become a plan, a process becomes steps, and `solve` runs the one along the other:
+A ladder of models of one drift goes in, samples near to the largest one's come out, while that one
+runs at a few of the steps. Gates become a plan, a process becomes steps, and `solve` runs the one
+along the other:
 
     steps = mlem.steps.ddpm(process, grid)
     problem = mlem.Problem(x, mlem.brownian_path(key, steps, samples=samples))

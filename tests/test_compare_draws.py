@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import closeness, compare_draws, curves
+from experiments import closeness, compare_draws
 from experiments.ladder import load
 from mlem_jax.stack import Stack, save_stack
 
@@ -56,7 +56,9 @@ def test_every_kind_of_draw_is_compared_and_a_killed_run_goes_on(settings):
     (line,) = (line for line in first["summary"]["ddpm"] if line["method"] == "pilot, midpoint")
     ((cost, error),) = line["points"]
     between = 250 * 2 ** (np.log(error / 100) / np.log(1e-11))
-    assert line["ratios"]["Euler-Maruyama, 250 steps or more"] == pytest.approx(between / cost)
+    found = line["ratios"]["Euler-Maruyama, 250 steps or more"]
+    assert found["bound"] == "measured"
+    assert found["low"] == found["high"] == pytest.approx(between / cost)
     for row in first["rows"]:
         if row["parameters"].get("steps", 0) > 24:
             continue
@@ -69,6 +71,20 @@ def test_every_kind_of_draw_is_compared_and_a_killed_run_goes_on(settings):
 
     assert of("pilot, midpoint") == of("pilot, midpoint, levels 1 2")
     assert (settings.out / "compare_draws.png").stat().st_size > 5000
+    check_again(compare_draws, settings, "compare_draws")
+
+
+def check_again(script, settings, name):
+    """From the rows of a result the same summary, and nothing is run."""
+    first = json.loads((settings.out / f"{name}.json").read_text())
+    again = dataclasses.replace(
+        settings, rows=settings.out / f"{name}.json", out=settings.out / "again", ladder=None
+    )
+    script.main(again)
+    found = json.loads((again.out / f"{name}.json").read_text())
+    assert found.pop("summarised").keys() == {"machine", "commit", "command"}
+    assert found == first
+    assert (again.out / f"{name}.png").stat().st_size > 5000
 
 
 def test_rows_of_other_paths_are_refused(settings):
@@ -76,11 +92,6 @@ def test_rows_of_other_paths_are_refused(settings):
         compare_draws.main(dataclasses.replace(settings, images=3))
     with pytest.raises(FileNotFoundError, match=r"python -m experiments\.error_against_cost"):
         compare_draws.main(dataclasses.replace(settings, papers=settings.out / "none.json"))
-
-
-def test_a_frontier_has_no_point_that_a_cheaper_one_beats():
-    points = [(3.0, 0.5), (1.0, 1.0), (2.0, 0.4), (4.0, 0.1)]
-    assert curves.frontier(points) == [(1.0, 1.0), (2.0, 0.4), (4.0, 0.1)]
 
 
 def test_closer_levels_are_between_the_lower_and_the_top(small_ladder):
@@ -106,9 +117,13 @@ def test_closeness_is_compared_for_every_distance(small_ladder, tmp_path, monkey
     with jax.enable_x64(False):
         closeness.main(settings)
     own = json.loads((settings.out / "closeness.json").read_text())["samplers"]["ddim"]
-    assert [line["left"] for line in own["ratios"]] == [1.0, 0.0]
+    kinds = ("midpoint", "trapezoid", "trapezoid, second-order base")
+    told = [(line["left"], line["method"]) for line in own["ratios"]]
+    assert told == [(left, kind) for left in (1.0, 0.0) for kind in kinds]
+    assert all(line["second order"]["points"] == 2 for line in own["ratios"])
     # Where nothing is left of the distance every plan is the top level at every base step.
     errors = {row["mse"] for row in own["rows"] if row.get("left") == 0.0
               and row["method"] == "midpoint"}  # fmt: skip
     assert max(errors) == pytest.approx(min(errors), rel=1e-3)
     assert (settings.out / "closeness.png").stat().st_size > 5000
+    check_again(closeness, settings, "closeness")

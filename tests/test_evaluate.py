@@ -67,19 +67,6 @@ def test_a_plan_for_other_steps_is_refused():
         evaluate.judge(LEVELS, PARAMS, BATCH, STEPS, other)
 
 
-def test_cost_at_an_error_follows_a_power_law_and_skips_what_does_not_pay():
-    costs = np.array([10.0, 40.0, 20.0, 30.0])
-    errors = 7.0 * costs**-1.5
-    wanted = 7.0 * np.array([15.0, 35.0]) ** -1.5
-    found = evaluate.cost_at_error(costs, errors, wanted)
-    np.testing.assert_allclose(found, [15.0, 35.0], rtol=1e-12)
-    assert np.isnan(evaluate.cost_at_error(costs, errors, [1.0, 1e-9])).all()
-    errors[2] = 1.0  # At cost 20 it fails: the runs at 10 and 30 remain.
-    np.testing.assert_allclose(
-        evaluate.cost_at_error(costs, errors, 7.0 * np.array([10.0, 30.0]) ** -1.5), [10.0, 30.0]
-    )
-
-
 def test_a_draw_that_is_not_finite_is_never_the_best():
     def fragile(params, x, t):
         return jnp.where(jnp.abs(x) > 3, jnp.nan, params * jnp.sin(x + t))

@@ -15,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from experiments import ladder, quickstart, ship_ladder, train_levels
+from experiments import ladder, quickstart, sample, ship_ladder, train_levels
 from mlem_jax import plan, steps
 from mlem_jax.unet import Architecture
 
@@ -218,3 +218,11 @@ def test_gamma_is_the_slope_of_cost_against_error():
 def test_a_folder_without_levels_is_said_to_have_none(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected checkpoints level_1, level_2, \.\.\."):
         ladder.load(tmp_path)
+
+
+@pytest.mark.parametrize("script", [quickstart, sample])
+def test_what_a_newcomer_runs_does_not_write_over_the_results_of_the_repository(script):
+    out = str(script.Settings().out)
+    assert out.startswith("runs/")
+    ignored = ["git", "check-ignore", "--quiet", out]
+    assert subprocess.run(ignored, cwd=ROOT, check=False).returncode == 0

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "mlem_jax"
-ORDER = ("types", "process", "steps", "noise", "levels", "gates", "draws", "plan", "events",
-         "stack", "shares", "hold", "problem", "solve", "faults", "groups", "gradients", "evaluate",
-         "pilot", "intervals", "rungs", "trials", "diagnose", "report",
+ORDER = ("types", "frontier", "process", "steps", "noise", "levels", "gates", "draws", "plan",
+         "events", "stack", "shares", "hold", "problem", "solve", "faults", "groups", "gradients",
+         "evaluate", "pilot", "intervals", "rungs", "trials", "diagnose", "report",
          "learn")  # fmt: skip
 LEAVES = {"unet": set(), "denoise": {"types", "process"}, "checkpoint": {"types"}}
 

@@ -154,14 +154,6 @@ def test_no_two_curves_look_the_same():
     assert len(set(styles)) == len(names)
 
 
-def test_a_ratio_of_costs_is_taken_at_equal_error():
-    own = [(10.0, 1e-2), (40.0, 1e-3)]
-    assert curves.ratio(own, own) == pytest.approx(1)
-    assert curves.ratio(own, [(cost * 3, error) for cost, error in own]) == pytest.approx(3)
-    assert curves.ratio(own, [(10.0, 1e-5), (40.0, 1e-6)]) is None
-    assert curves.ratio(own, []) is None
-
-
 def test_the_papers_gates_are_learned_without_knots(settings):
     papers = dataclasses.replace(settings, knots=(), steps=1)
     with jax.enable_x64(False):
@@ -210,7 +202,34 @@ def test_an_interval_of_ratios_comes_from_the_pictures():
                    "parameters": {"budget": cost}},
         ]  # fmt: skip
     (line,) = curves.summarise(rows, resamples=50)
-    assert line["ratios"]["Euler-Maruyama"] == pytest.approx(3)
-    assert line["intervals"]["Euler-Maruyama"] == pytest.approx([3, 3])
-    assert line["shared points"]["Euler-Maruyama"] == 3
+    found = line["ratios"]["Euler-Maruyama"]
+    assert (found["bound"], found["measured"], found["points"]) == ("measured", 3, 3)
+    assert [found["low"], found["high"], *found["interval"]] == pytest.approx([3] * 4)
+    assert found["told"] == "3.00 (3.00-3.00), 3 of 3"
     assert line["ratios"]["Euler-Maruyama, 250 steps or more"] is None
+    # Ten times as good at a tenth of the cost: how much less it needs nobody measured.
+    for row in rows:
+        if row["method"] == "Euler-Maruyama, level 10, uniform":
+            row["cost"] /= 30
+            row["picture_errors"] = [error / 100 for error in row["picture_errors"]]
+    (line,) = curves.summarise(rows, resamples=50)
+    found = line["ratios"]["Euler-Maruyama"]
+    assert (found["bound"], found["low"], found["measured"]) == ("at most", 0, 0)
+    assert found["high"] == pytest.approx(1 / 20)
+    assert found["told"] == "<= 0.05 (<= 0.05), 0 of 3"
+
+
+def test_no_run_of_a_method_is_left_out_in_hindsight():
+    def row(method, cost, error, **parameters):
+        return {"method": method, "parameters": parameters, "cost": cost, "best": False,
+                "picture_errors": [error] * 4}  # fmt: skip
+
+    alone = [row("Euler-Maruyama, level 2, uniform", cost, 1 / cost, steps=cost)
+             for cost in (10, 20, 40, 80)]  # fmt: skip
+    good = [row("pilot, midpoint", cost, 1 / (2 * cost), budget=cost, base=50)
+            for cost in (10, 20)]  # fmt: skip
+    bad = [row("pilot, midpoint", cost, 2 / cost, budget=cost, base=100) for cost in (25, 30)]
+    (line,) = curves.summarise([*alone, *good, *bad], resamples=5)
+    found = line["ratios"]["Euler-Maruyama"]
+    assert (found["low"], found["high"]) == pytest.approx((1.25, 1.25))
+    assert (found["measured"], found["points"]) == (4, 4)

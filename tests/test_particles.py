@@ -105,6 +105,16 @@ def test_above_its_errors_the_cheapest_stable_run_is_the_price():
     np.testing.assert_allclose(found, [2, 2, 40**0.5, np.nan])
 
 
+def test_prices_do_not_hang_on_the_order_of_rows():
+    rows = [{"method": "a", "cost": cost, "mse": mse} for cost, mse in
+            ((2.0, 1e-1), (2.0, 1e-2), (20.0, 1e-4))]  # fmt: skip
+    wanted = np.array([1.0, 1e-2, 1e-3])
+    for own in (rows, rows[::-1]):
+        np.testing.assert_allclose(
+            particles_run.price_at(own, "a", "cost", wanted), [2, 2, 40**0.5]
+        )
+
+
 def test_a_power_law_is_found_again():
     costs = np.array([1.0, 2.0, 8.0])
     gamma, deviation = particles_run.fit_power(costs, 3 * costs ** (-1 / 2.5))

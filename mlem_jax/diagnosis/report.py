@@ -18,7 +18,7 @@ from mlem_jax.diagnosis.diagnose import Diagnosis
 from mlem_jax.diagnosis.intervals import Interval
 from mlem_jax.diagnosis.subsets import Worth
 from mlem_jax.diagnosis.validation import Check
-from mlem_jax.frontier import cost_at_error
+from mlem_jax.frontier import cost_range
 
 Rows = list[tuple[str, ...]]
 """Cells; the first row is the heading."""
@@ -167,13 +167,13 @@ def _against_fewer_steps(diagnosis: Diagnosis) -> list[str]:
 
 def _alone_at(diagnosis: Diagnosis, error: float) -> tuple[str, float]:
     """Cost of the top alone at an error; a bound where none of its runs is so good or so bad."""
-    told = [own for own in diagnosis.alone if own.error > 0]
-    if not told or error > max(own.error for own in told):
-        return "less than ", min(own.cost for own in told or diagnosis.alone)
-    if error < min(own.error for own in told):
-        return "more than ", min(told, key=lambda own: own.error).cost
-    costs, errors = [own.cost for own in told], [own.error for own in told]
-    return "", float(cost_at_error(costs, errors, error))
+    told = [(own.cost, own.error) for own in diagnosis.alone if own.error > 0]
+    if not told:
+        return "less than ", min(own.cost for own in diagnosis.alone)
+    least, most = map(float, cost_range(told, error))
+    if least == 0:
+        return "less than ", most
+    return ("more than ", least) if math.isinf(most) else ("", least)
 
 
 def _at_every_step(diagnosis: Diagnosis) -> float:
