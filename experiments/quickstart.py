@@ -19,10 +19,10 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from experiments import runs
-from experiments.comparison import Method, Result, best_of_groups, picture_rows, run, table
-from experiments.ladder import PROCESS, SHIPPED, load, measured_gamma, relative_costs
-from experiments.machine import provenance
+from experiments.common import runs
+from experiments.common.pictures import Method, Result, best_of_groups, picture_rows, run, table
+from experiments.ladders.shipped import PROCESS, SHIPPED, load, measured_gamma, relative_costs
+from experiments.common.machine import provenance
 from mlem_jax import draws, gates, plan, process, steps
 from mlem_jax.levels import Levels, measure_costs
 from mlem_jax.noise import draw_starts

@@ -12,8 +12,8 @@ import numpy as np
 import tyro
 from rich.progress import track
 
-from experiments import images
-from experiments.ladder import PROCESS, SHIPPED, load
+from experiments.ladders import images
+from experiments.ladders.shipped import PROCESS, SHIPPED, load
 from mlem_jax.noise import brownian_path, draw_starts, snr_clock
 from mlem_jax.plan import full_plan
 from mlem_jax.solve import solve

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import closeness, compare_draws
-from experiments.ladder import load
+from experiments.ours import closeness
+from experiments.ours import compare_draws
+from experiments.ladders.shipped import load
 from mlem_jax.stack import Stack, save_stack
 
 

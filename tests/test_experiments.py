@@ -15,7 +15,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from experiments import ladder, quickstart, sample, ship_ladder, train_levels
+from experiments.ladders import shipped as ladder
+from experiments import quickstart
+from experiments import sample
+from experiments.ladders import ship as ship_ladder
+from experiments.ladders import train as train_levels
 from mlem_jax import plan, steps
 from mlem_jax.unet import Architecture
 
@@ -82,7 +86,7 @@ def test_mirrored_pictures_are_half_of_them_and_the_same_ones_again(tmp_path):
 
 def test_a_run_that_is_killed_ends_as_an_unbroken_one(pictures, tmp_path):
     command = [
-        sys.executable, "-m", "experiments.train_levels", "--data", str(pictures), "--size", "8",
+        sys.executable, "-m", "experiments.ladders.train", "--data", str(pictures), "--size", "8",
         "--levels", "1", "--steps", "40", "--log-every", "5",
     ]  # fmt: skip
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import celeba, images, nouns
+from experiments.ladders import celeba
+from experiments.ladders import images
+from experiments.ladders import nouns
 
 
 def picture(width, height, seed=0):

@@ -8,7 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import curves, error_against_cost, figure_error, figures, learn_gates, pilot
+from experiments.common import curves
+from experiments.paper import error_against_cost
+from experiments.paper import figure_error
+from experiments.paper import figures
+from experiments.paper import learn_gates
+from experiments.ours import pilot
 
 
 @pytest.fixture

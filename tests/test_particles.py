@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import particles, particles_report, particles_run
+from experiments.particles.rods import rods as particles
+from experiments.particles.rods import report as particles_report
+from experiments.particles.rods import run as particles_run
 from mlem_jax import plan, steps
 from mlem_jax.levels import measure_costs
 from mlem_jax.noise import brownian_path, store_path

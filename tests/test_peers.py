@@ -8,8 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import courses, crossings, distances, peer_solvers, peers, tiny, train_features
-from experiments.ladder import PROCESS
+from experiments.common import benchmark as courses
+from experiments.peers.compare import crossings
+from experiments.peers.compare import distances
+from experiments.peers.compare import solvers as peer_solvers
+from experiments.peers.compare import compare as peers
+from experiments.common import tiny
+from experiments.ladders import features as train_features
+from experiments.ladders.shipped import PROCESS
 from experiments.quickstart import coarse_grids
 from mlem_jax import plan, steps
 from mlem_jax.levels import Levels

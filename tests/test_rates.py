@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import rates
+from experiments.ours import rates
 from mlem_jax import gates
 
 

@@ -1,0 +1,1 @@
+"""What the experiments share: records, benchmarks, curves, pictures."""

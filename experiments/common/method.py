@@ -1,0 +1,58 @@
+"""A method, in fields: what a row of a result is about, and what is printed of it.
+
+Rows of result files carry the fields; labels are made from them and never read back.
+"""
+
+from typing import Any, NamedTuple
+
+from mlem_jax import Plan
+from mlem_jax.grids import Grid
+
+
+class Method(NamedTuple):
+    """What distinguishes one curve from another.
+
+    Attributes:
+        family: `top level` or `level` for one network at every step, `switch`, or `ML-EM`.
+        levels: of the ladder that it uses, 1 the cheapest.
+        grid: kind of time grid, `uniform` or `log-SNR`.
+        order: of the step table, 1 (Euler-Maruyama) or 2 (DPM-Solver++ 2M).
+        gates: `inverse cost`, `theory`, `pilot`, `learned`; empty where nothing is drawn.
+        draw: `independent`, `systematic`, `midpoint`; empty where nothing is drawn.
+        weights: `impulse`, `trapezoid` or `fitted`; empty for one network, unless fitted.
+    """
+
+    family: str
+    levels: tuple[int, ...]
+    grid: str = "uniform"
+    order: int = 1
+    gates: str = ""
+    draw: str = ""
+    weights: str = ""
+
+
+class Run(NamedTuple):
+    """One point of a curve, in as many draws as it has plans.
+
+    Attributes:
+        method: whose point it is.
+        parameters: what distinguishes the points of a curve, such as steps or a budget.
+        times: the grid it steps through.
+        plans: its draws, of the ladder of `method.levels`.
+    """
+
+    method: Method
+    parameters: dict[str, Any]
+    times: Grid
+    plans: list[Plan]
+
+
+def label(method: Method) -> str:
+    """`ML-EM, levels 2 4, pilot, midpoint, second order, log-SNR`; for tables and legends."""
+    levels = " ".join(map(str, method.levels))
+    named = {"top level": "top level", "level": f"level {levels}"}
+    first = named.get(method.family, f"{method.family}, levels {levels}")
+    drawn = [word for word in (method.gates, method.draw, method.weights)
+             if word and word != "impulse"]  # fmt: skip
+    order = ["second order"] if method.order == 2 else []
+    return ", ".join([first, *drawn, *order, method.grid])

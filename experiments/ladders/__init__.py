@@ -1,0 +1,1 @@
+"""Ladders: pictures, training, what is shipped."""

@@ -1,0 +1,165 @@
+"""Turn trained levels into a ladder to ship: averaged parameters, measured costs, a model card."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from experiments.ladders import images
+from experiments.ladders.shipped import SHIPPED, Recipe, data_level, restore_average
+from experiments.common.machine import machine
+from experiments.ladders.train import held_out_losses, split
+from mlem_jax import checkpoint
+from mlem_jax.levels import count_flops, measure_costs
+from mlem_jax.types import Params
+from mlem_jax.unet import Architecture
+
+BATCH = 16
+"""Pictures in a batch whose time is measured."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Measure trained levels and write them as a ladder with a model card."""
+
+    data: Path
+    """The pictures the levels were trained on; the same held-out part is used again."""
+    licence: str
+    """What the model card says of the pictures: whose they are, and what may be done with them."""
+    runs: Path = Path("runs/levels")
+    """What experiments.ladders.train wrote with --out."""
+    out: Path = SHIPPED
+    """Where the ladder goes; replaced if it is there."""
+    size: int = 32
+    """Side of the pictures in pixels."""
+    ladder: Literal["characters", "faces"] = "characters"
+    """As in training."""
+    held_out: int = 1000
+    """As in training."""
+
+
+def main(settings: Settings) -> None:
+    """Restore, measure, save, and write the card."""
+    train, held_out = split(images.load(settings.data, settings.size).images, settings.held_out)
+    folders = sorted(settings.runs.glob("level_*"))
+    if not folders:
+        raise FileNotFoundError(f"expected runs level_1, level_2, ... in {settings.runs}")
+    trained = [restore_average(folder / "average") for folder in folders]
+    recipes = [recipe_of(about) for about, _ in trained]
+    params = [averaged for _, averaged in trained]
+    rows = measure(recipes, params, held_out)
+    for old in settings.out.glob("level_*"):
+        shutil.rmtree(old)
+    (settings.out / "stack.npz").unlink(missing_ok=True)  # The shares were the old networks'.
+    for row, own in zip(rows, params, strict=True):
+        about = {**row, "shape": list(held_out.shape[1:]), "data": settings.data.name}
+        checkpoint.save(settings.out / f"level_{row['level']}", own, about=about)
+    card = {
+        "data": settings.data.name,
+        "size": settings.size,
+        "ladder": settings.ladder,
+        "mirror": any(about.get("mirror", False) for about, _ in trained),
+        "licence": settings.licence,
+        "training_pictures": len(train),
+        "held_out_pictures": len(held_out),
+        "machine": machine(),
+        "batch": BATCH,
+        "levels": rows,
+    }
+    (settings.out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    (settings.out / "README.md").write_text(written_card(card))
+
+
+def measure(
+    recipes: list[Recipe], params: list[Params], held_out: np.ndarray
+) -> list[dict[str, Any]]:
+    """What the card says of each level: its training, size, time, FLOPs and held-out losses."""
+    drifts = [data_level(recipe.architecture) for recipe in recipes]
+    x, t = jnp.zeros((BATCH, *held_out.shape[1:])), jnp.float32(0.5)
+    seconds = measure_costs(drifts, params, x, t)
+    flops = count_flops(drifts, params, x, t)
+    rows = []
+    for recipe, own, time, work in zip(recipes, params, seconds, flops, strict=True):
+        losses = held_out_losses(recipe.architecture, own, held_out)
+        row = {
+            "level": len(rows) + 1,
+            **recipe._asdict(),
+            "architecture": recipe.architecture._asdict(),
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(own)),
+            "milliseconds_per_image": 1e3 * time / BATCH,
+            "megaflops_per_image": work / BATCH / 1e6,
+            "held_out_loss": float(losses.mean()),
+            "held_out_standard_error": float(losses.mean(0).std() / len(held_out) ** 0.5),
+            "held_out_loss_by_band": [float(loss) for loss in losses.mean(1)],
+        }
+        print(f"level {row['level']}: held-out loss {row['held_out_loss']:.4f}, "
+              f"{row['milliseconds_per_image']:.3f} ms an image")  # fmt: skip
+        rows.append(row)
+    return rows
+
+
+def recipe_of(about: dict[str, Any]) -> Recipe:
+    """What a level was really trained with."""
+    fields = {name: about.get(name) for name in Recipe._fields}
+    return Recipe(**{**fields, "architecture": Architecture(**about["architecture"])})
+
+
+def written_card(card: dict[str, Any]) -> str:
+    """The model card in Markdown."""
+    side, flags = card["size"], f"--data {card['data']} --size {card['size']}"
+    training = f"--ladder {card['ladder']}{' --mirror' if card['mirror'] else ''}"
+    lines = [
+        f"# A ladder of denoisers for {side}x{side} pictures",
+        "",
+        f"Data: `{card['data']}`, {card['training_pictures']} pictures for training and "
+        f"{card['held_out_pictures']} held out. Licence of the pictures: {card['licence']}. "
+        "The networks are under the licence of this repository.",
+        "",
+        "Process: cosine (Nichol & Dhariwal); prediction: v; each network trained on the mean "
+        "squared error of v to the data, or to the level it follows, with Adam, and averaged.",
+        "",
+        "```sh",
+        f"python -m experiments.ladders.train {flags} {training} --out RUNS",
+        f"python -m experiments.ladders.ship {flags} --ladder {card['ladder']} --licence LICENCE "
+        "--runs RUNS --out LADDER",
+        "```",
+        "",
+        f"Times: {card['machine']}, batches of {card['batch']}.",
+        "",
+        "| level | architecture | follows | parameters | steps x batch | ms an image | x bottom "
+        "| MFLOP an image | held-out loss |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    bottom = card["levels"][0]["milliseconds_per_image"]
+    for row in card["levels"]:
+        shape = row["architecture"]
+        lines.append(
+            f"| {row['level']} | base {shape['base']}, middle {shape['middle']}, bottom "
+            f"{shape['bottom']}, {shape['scales']} scales, patch {shape['patch']} "
+            f"| {'the data' if row['teacher'] is None else 'level ' + str(row['teacher'])} "
+            f"| {row['parameters']:,} | {row['steps']:,} x {row['batch']} "
+            f"| {row['milliseconds_per_image']:.3f} | {row['milliseconds_per_image'] / bottom:.1f} "
+            f"| {row['megaflops_per_image']:.1f} "
+            f"| {row['held_out_loss']:.4f} ± {row['held_out_standard_error']:.4f} |"
+        )
+    lines += [
+        "",
+        "Held-out loss by band of t, from the data (left) to the noise (right):",
+        "",
+        "| level | " + " | ".join(f"{b / 10:.1f}-{(b + 1) / 10:.1f}" for b in range(10)) + " |",
+        "|---" * 11 + "|",
+    ]
+    for row in card["levels"]:
+        bands = " | ".join(f"{loss:.3f}" for loss in row["held_out_loss_by_band"])
+        lines.append(f"| {row['level']} | {bands} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))

@@ -1,0 +1,1 @@
+"""Beyond pictures: charged rods with exact cut-offs."""

@@ -1,0 +1,1 @@
+"""Other projects along the same paths."""
