@@ -210,7 +210,7 @@ def test_an_interval_of_ratios_comes_from_the_pictures():
     found = line["ratios"]["Euler-Maruyama"]
     assert (found["bound"], found["measured"], found["points"]) == ("measured", 3, 3)
     assert [found["low"], found["high"], *found["interval"]] == pytest.approx([3] * 4)
-    assert found["told"] == "3.00 (3.00-3.00), 3 of 3"
+    assert found["told"] == "3.00 (3.00), 3 of 3"
     assert line["ratios"]["Euler-Maruyama, 250 steps or more"] is None
     # Ten times as good at a tenth of the cost: how much less it needs nobody measured.
     for row in rows:
