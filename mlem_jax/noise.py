@@ -82,7 +82,7 @@ def portable_key(key: Key) -> Key:
 
     Of the generators `rbg` and `unsafe_rbg`, what `vmap` draws for a sample depends on the batch.
     """
-    if not jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)
     if str(jax.random.key_impl(key)) == "threefry2x32":
         return key

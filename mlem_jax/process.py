@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Int
 from numpy.typing import ArrayLike
 
-from mlem_jax.types import Drift, Params, Scalar, State, Times
+from mlem_jax.types import Condition, Drift, Params, Scalar, State, Times
 
 
 class Process(NamedTuple):
@@ -189,8 +189,8 @@ def at_steps(network: Callable[..., State]) -> Drift:
         network: `(params, x, i)`.
     """
 
-    def drift(params: Params, x: State, t: Scalar) -> State:
-        return network(params, x, step_index(t))
+    def drift(params: Params, x: State, t: Scalar, *condition: Condition) -> State:
+        return network(params, x, step_index(t), *condition)
 
     return drift
 

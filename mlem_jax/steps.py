@@ -99,8 +99,9 @@ def make_steps(
         if not np.isfinite(column).all():
             n = int(np.argwhere(~np.isfinite(column))[0][0])
             raise ValueError(f"expected finite coefficients, got {column[n]} in {name} at step {n}")
-    rounded = (jnp.asarray(each, jnp.result_type(float)) for each in (t, scale, gain, noise, push))
-    return Steps(*rounded, columns["clock"])
+    rounded = {name: jnp.asarray(column, jnp.result_type(float))
+               for name, column in columns.items() if name != "clock"}  # fmt: skip
+    return Steps(**rounded, clock=columns["clock"])
 
 
 def euler_maruyama(times: ArrayLike, noise: Callable[[Times], Times] | None = None) -> Steps:

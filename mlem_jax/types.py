@@ -1,6 +1,7 @@
 """Names for the arrays and functions that the modules hand to each other; no logic."""
 
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Shaped
 
@@ -25,13 +26,10 @@ Openings: TypeAlias = Bool[Array, "steps levels"]
 """B: whether the gate of difference k is open at step n."""
 
 
-@runtime_checkable
-class Drift(Protocol):
-    """What a user brings: any callable with this signature, be it a drift or a prediction.
+Drift: TypeAlias = Callable[..., State]
+"""What a user brings, `(params, x, t) -> like x`, be it a drift or a prediction.
 
-    `t` is one number, for the whole batch. The result has the structure, shape and dtype of `x`.
-    The parameters are an argument, never closed over: a closure would copy them into the compiled
-    program as constants. Where the problem has a condition, it is the fourth argument.
-    """
-
-    def __call__(self, params: Params, x: State, t: Scalar, /, *condition: Condition) -> State: ...
+`t` is one number, for the whole batch. The result has the structure, shape and dtype of `x`. The
+parameters are an argument, never closed over: a closure would copy them into the compiled program
+as constants. Where the problem has a condition, it is the fourth argument.
+"""

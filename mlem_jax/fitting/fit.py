@@ -192,7 +192,7 @@ def _shared_path(problem: Problem, steps: Steps, fine: State) -> Float[Array, ""
 
 
 def _inner(left: State, right: State) -> Array:
-    return sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.vdot(a, b), left, right)))
+    return jnp.stack(jax.tree.leaves(jax.tree.map(jnp.vdot, left, right))).sum()
 
 
 def _increment(problem: Problem, n: Int[Array, ""], like: State) -> State:

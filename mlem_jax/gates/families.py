@@ -11,7 +11,7 @@ from one shape: 1 is the shape itself, more opens gates, less closes them.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -115,6 +115,19 @@ def even(costs: Sequence[float], *, gamma: float) -> Gates:
     return _power(costs, (1 + 2 / _check_gamma(gamma)) / 3)
 
 
+def keep_open(gates: Gates, *, lowest: int = 1) -> Gates:
+    """The same gates with the lowest levels certain.
+
+    With the predicted data as F, a step at which nothing runs would predict the data 0; so the
+    bottom level mostly runs at every step.
+    """
+
+    def logits(theta: Any, t: PerStep, scale: Scale = 1.0) -> Logits:
+        return gates.logits(theta, t, scale).at[:, :lowest].set(jnp.inf)
+
+    return Gates(gates.init, logits)
+
+
 def from_sensitivities(
     sensitivities: ArrayLike, costs: Sequence[float], *, power: float = 1 / 2
 ) -> Gates:
@@ -129,7 +142,7 @@ def from_sensitivities(
         ValueError: if the table is not [steps, levels] for these costs, or holds a NaN.
     """
     check_costs(costs)
-    shape = jnp.shape(sensitivities)
+    shape = np.shape(cast(Any, sensitivities))
     if len(shape) != 2 or shape[1] != len(costs):
         raise ValueError(f"expected sensitivities [steps, {len(costs)} levels], one level per "
                          f"cost, got shape {list(shape)}")  # fmt: skip
