@@ -1,17 +1,19 @@
-"""Curves of error against cost: one point a budget, ratios between them, a table, a figure.
+"""Curves of error against cost: one point per setting, ratios between them, a table, a figure.
 
-Rows are dicts as `experiments.paper.error_against_cost` writes them.
+Rows are dicts as `experiments.common.benchmark` makes them.
 """
 
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 from rich.table import Table
 
+from experiments.common.method import Method, fields, label, method_of, select
 from mlem_jax.frontier import (
     Points,
     Ratio,
@@ -29,27 +31,39 @@ PAPER = (250, 500, 750, 900)
 """Steps of Euler-Maruyama in the paper's figures."""
 
 
+Rows = list[dict[str, Any]]
 Pictures = np.ndarray | slice
 """Which pictures an error is the mean over."""
 ALL = slice(None)
-Others = Callable[[list[dict[str, Any]], str, Pictures], dict[str, Points]]
+Others = Callable[[Rows, str, Pictures], dict[str, Points]]
 """From rows, which of the draws, and pictures to the points that methods are compared with."""
 
 
-def curve(
-    rows: list[dict[str, Any]], method: str, which: str, pictures: Pictures = ALL
-) -> list[tuple[float, float]]:
-    """(cost, mse) of each point of a method: the median over draws, or the draw chosen."""
+def by_method(rows: Rows) -> dict[Method, Rows]:
+    """The rows of each method, in the order in which the methods come."""
+    found: dict[Method, Rows] = {}
+    for row in rows:
+        found.setdefault(method_of(row), []).append(row)
+    return found
+
+
+def curve(rows: Rows, which: str, pictures: Pictures = ALL) -> list[tuple[float, float]]:
+    """(cost, mse) of each point of the methods of the rows.
+
+    Args:
+        rows: of one sampler, of any methods.
+        which: `median` over the draws of a point, or the `best`, the draw that was chosen.
+        pictures: that the error is the mean over.
+    """
 
     def mse(row: dict[str, Any]) -> float:
         return float(np.array(row["picture_errors"])[pictures].mean())
 
-    points: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["method"] == method:
-            points.setdefault(json.dumps(row["parameters"]), []).append(row)
     if which == "best":
-        return [(row["cost"], mse(row)) for own in points.values() for row in own if row["best"]]
+        return [(row["cost"], mse(row)) for row in rows if row["best"]]
+    points: dict[tuple[Method, str], Rows] = {}
+    for row in rows:
+        points.setdefault((method_of(row), json.dumps(row["parameters"])), []).append(row)
     return [
         (
             float(np.median([row["cost"] for row in own])),
@@ -59,10 +73,8 @@ def curve(
     ]
 
 
-def summarise(
-    rows: list[dict[str, Any]], others: Others | None = None, *, resamples: int = 400
-) -> list[dict[str, Any]]:
-    """What each gated method costs, at the errors it reaches, beside what others do for the same.
+def summarise(rows: Rows, others: Others | None = None, *, resamples: int = 400) -> Rows:
+    """What each method with a budget costs, at the errors it reaches, beside what others cost.
 
     A ratio is the other's cost over the method's own, the median over all of the method's points:
     above 1 the method is cheaper. None of its points is left out in hindsight, while of the other
@@ -75,31 +87,29 @@ def summarise(
         resamples: of the pictures.
     """
     compared = others or fixed_and_alone
-    names = dict.fromkeys(row["method"] for row in rows if "budget" in row["parameters"])
-    drawn = np.random.default_rng(0).integers(
-        0, count := len(rows[0]["picture_errors"]), (resamples, count)
-    )
+    methods = by_method([row for row in rows if "budget" in row["parameters"]])
+    count = len(rows[0]["picture_errors"])
+    drawn = np.random.default_rng(0).integers(0, count, (resamples, count))
     summary = []
     for which in ("median", "best"):
-        own = {name: points for name in names if (points := curve(rows, name, which))}
+        points = {method: curve(own, which) for method, own in methods.items()}
+        points = {method: own for method, own in points.items() if own}
         plain = compared(rows, which, ALL)
-        spread = [
-            (pictures, compared(rows, which, pictures)) for pictures in (drawn if own else ())
-        ]
-        for name, points in own.items():
-            again = [(curve(rows, name, which, pictures), theirs) for pictures, theirs in spread]
+        spread = [(each, compared(rows, which, each)) for each in (drawn if points else ())]
+        for method, own in points.items():
+            again = [(curve(methods[method], which, each), theirs) for each, theirs in spread]
             summary.append({
-                "method": name,
+                **fields(method),
                 "of draws": which,
-                "points": points,
+                "points": own,
                 "ratios": {
-                    other: recorded(ratio(points, theirs), middle(
+                    other: recorded(ratio(own, theirs), middle(
                         ratio(mine, resampled[other]) for mine, resampled in again
                     ))
                     for other, theirs in plain.items()
                 },
             })  # fmt: skip
-    return sorted(summary, key=lambda line: list(names).index(line["method"]))
+    return sorted(summary, key=lambda line: list(methods).index(method_of(line)))
 
 
 def recorded(
@@ -124,38 +134,25 @@ def recorded(
     }
 
 
-def fixed_and_alone(
-    rows: list[dict[str, Any]], which: str, pictures: Pictures
-) -> dict[str, Points]:
+def fixed_and_alone(rows: Rows, which: str, pictures: Pictures) -> dict[str, Points]:
     """Gates fixed by cost, and the top level alone: on its better grid, and as in the paper."""
-    top = f"Euler-Maruyama, level {max(levels_alone(rows))}"
-    uniform = [row for row in rows if row["method"] == f"{top}, uniform"]
-    paper = [row for row in uniform if row["parameters"]["steps"] in PAPER]
+    fixed = [row for gates in ("inverse cost", "theory")
+             for row in select(rows, gates=gates, draw="independent")]  # fmt: skip
+    alone = select(rows, family="top level", order=1)
+    paper = [row for row in select(alone, grid="uniform") if many(row)]
     return {
-        "inverse cost or theory": [
-            *curve(rows, "inverse cost, independent", which, pictures),
-            *curve(rows, "theory, independent", which, pictures),
-        ],
-        "Euler-Maruyama": [
-            *curve(rows, f"{top}, uniform", "median", pictures),
-            *curve(rows, f"{top}, log-SNR", "median", pictures),
-        ],
-        "Euler-Maruyama, 250 steps or more": curve(paper, f"{top}, uniform", "median", pictures),
+        "inverse cost or theory": curve(fixed, which, pictures),
+        "Euler-Maruyama": curve(alone, "median", pictures),
+        "Euler-Maruyama, 250 steps or more": curve(paper, "median", pictures),
     }
 
 
-def levels_alone(rows: list[dict[str, Any]]) -> set[int]:
-    """Which levels Euler-Maruyama was run with."""
-    alone = (row["method"] for row in rows if row["method"].startswith("Euler-Maruyama"))
-    return {level_of(method) for method in alone}
+def many(row: dict[str, Any]) -> bool:
+    """Whether a row has as many steps as Euler-Maruyama in the paper's figures."""
+    return row["parameters"].get("steps") in PAPER
 
 
-def level_of(method: str) -> int:
-    """4, of `Euler-Maruyama, level 4, uniform`."""
-    return int(method.split()[2].strip(","))
-
-
-def summary_table(name: str, summary: list[dict[str, Any]]) -> Table:
+def summary_table(name: str, summary: Rows) -> Table:
     """The ratios as one reads them."""
     others = list(summary[0]["ratios"])
     table = Table("method", "of draws", "cost: mse", *others, title=name.upper(),
@@ -164,7 +161,7 @@ def summary_table(name: str, summary: list[dict[str, Any]]) -> Table:
     for line in summary:
         points = "  ".join(f"{cost:.0f}: {error:.1e}" for cost, error in line["points"])
         told = [told_recorded(line["ratios"][other]) for other in others]
-        table.add_row(line["method"], line["of draws"], points, *told)
+        table.add_row(label(method_of(line)), line["of draws"], points, *told)
     return table
 
 
@@ -173,23 +170,22 @@ def told_recorded(own: dict[str, Any] | None) -> str:
     return "-" if own is None else own["told"]
 
 
-def draw_curves(file: str, rows: list[dict[str, Any]]) -> None:
-    """Error against cost, one panel a sampler: medians as lines, chosen draws as stars."""
+def draw_curves(file: Path, rows: Rows) -> None:
+    """Error against cost, one panel per sampler: medians as lines, chosen draws as stars."""
     samplers = list(dict.fromkeys(row["sampler"] for row in rows))
     figure, axes = plt.subplots(
         1, len(samplers), figsize=(6.2 * len(samplers), 4.6), sharey=True, squeeze=False
     )
     for axis, sampler in zip(axes[0], samplers, strict=True):
-        own = [row for row in rows if row["sampler"] == sampler]
-        for method in dict.fromkeys(row["method"] for row in own):
-            cost, error = np.array(frontier(curve(own, method, "median"))).T
-            plain = method.startswith("Euler-Maruyama")
-            lower = plain and level_of(method) < max(levels_alone(own))
-            style = {"color": "0.75", "linewidth": 1} if lower else {"linewidth": 1.6}
-            if plain and not lower:
-                style |= {"color": "k", "linestyle": "-" if "uniform" in method else ":"}
-            (line,) = axis.loglog(cost, error, marker=".", label=method, **style)
-            if chosen := curve(own, method, "best"):
+        for method, own in by_method(select(rows, sampler=sampler)).items():
+            cost, error = np.array(frontier(curve(own, "median"))).T
+            style: dict[str, Any] = {"linewidth": 1.6}
+            if method.family == "level":
+                style = {"color": "0.75", "linewidth": 1}
+            elif method.family == "top level":
+                style |= {"color": "k", "linestyle": "-" if method.grid == "uniform" else ":"}
+            (line,) = axis.loglog(cost, error, marker=".", label=label(method), **style)
+            if chosen := curve(own, "best"):
                 axis.loglog(*np.array(chosen).T, "*", color=line.get_color(), markersize=8)
         axis.set_title(sampler.upper())
         axis.set_xlabel("cost, evaluations of the top level")

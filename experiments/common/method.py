@@ -1,6 +1,7 @@
 """A method, in fields: what a row of a result is about, and what is printed of it.
 
-Rows of result files carry the fields; labels are made from them and never read back.
+Rows of result files carry the fields; labels are made from them and never read back. Beside them a
+row has `sampler`, `parameters` of its point, `number` of its draw, and what was measured.
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ class Method(NamedTuple):
     """What distinguishes one curve from another.
 
     Attributes:
-        family: `top level` or `level` for one network at every step, `switch`, or `ML-EM`.
+        family: `top level` or `level` for one network at every step, `switch`, or `ML-EM`; of the
+            solvers of other projects their names.
         levels: of the ladder that it uses, 1 the cheapest.
         grid: kind of time grid, `uniform` or `log-SNR`.
         order: of the step table, 1 (Euler-Maruyama) or 2 (DPM-Solver++ 2M).
@@ -45,6 +47,24 @@ class Run(NamedTuple):
     parameters: dict[str, Any]
     times: Grid
     plans: list[Plan]
+
+
+def fields(method: Method) -> dict[str, Any]:
+    """What a row of a result begins with."""
+    return {**method._asdict(), "levels": list(method.levels)}
+
+
+def method_of(row: dict[str, Any]) -> Method:
+    """The method of a row, from its fields."""
+    named = {name: row[name] for name in Method._fields}
+    return Method(**{**named, "levels": tuple(row["levels"])})
+
+
+def select(rows: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
+    """The rows whose fields have these values."""
+    values = {name: list(value) if isinstance(value, tuple) else value
+              for name, value in wanted.items()}  # fmt: skip
+    return [row for row in rows if all(row[name] == value for name, value in values.items())]
 
 
 def label(method: Method) -> str:

@@ -1,25 +1,78 @@
-"""What is kept of a run: its settings, and for a long one a log that survives a kill."""
+"""What is kept of a run: one way to finish a result, its settings, and a log that survives a kill.
+
+A script's settings are a dataclass with a folder `out`; in a result they stand without what says
+only where things lie, or which part is done now.
+"""
 
 import dataclasses
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from experiments.common.machine import provenance
 
+WHERE = ("out", "runs", "rows", "tiny", "samplers")
+"""Settings that a result does not depend on."""
 
-def recorded(settings: Any) -> dict[str, Any]:
-    """Settings as result files keep them: folders by name, wherever they lie."""
+
+def finish(
+    name: str,
+    settings: Any,
+    result: dict[str, Any],
+    draw: Callable[[Path], None] | None = None,
+    *,
+    apart: tuple[str, ...] = (),
+    console: Console | None = None,
+) -> None:
+    """Write `name`.json and, where it is drawn, `name`.png into the folder `settings.out`.
+
+    Each file is written beside its place and then moved there, so that a kill leaves the old one or
+    the new one. What wrote it comes first; a result of `measured_before` keeps what measured it.
+
+    Args:
+        name: of the files.
+        settings: of the script.
+        result: what JSON can hold.
+        draw: draws the picture into a file.
+        apart: settings that the result does not depend on, besides `WHERE`.
+        console: that says what was written.
+    """
+    folder: Path = settings.out
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {**provenance(module_of(settings)), "settings": recorded(settings, apart)}
+    file = folder / f"{name}.json"
+    write_whole(file, json.dumps(about | result, indent=1) + "\n")
+    written = str(file)
+    if draw is not None:
+        beside = folder / f"{name}.new.png"  # What draws goes by the ending.
+        draw(beside)
+        beside.replace(folder / f"{name}.png")
+        written += " and .png"
+    (console or Console()).print(f"wrote {written}")
+
+
+def module_of(settings: Any) -> str:
+    """The module a script's settings are of, as one runs it with `python -m`."""
+    found = sys.modules[type(settings).__module__]
+    return found.__spec__.name if found.__spec__ else found.__name__
+
+
+def recorded(settings: Any, apart: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Settings as result files keep them: folders by name, and without `WHERE` and `apart`."""
     given = dataclasses.asdict(settings)
     return {name: value.name if isinstance(value, Path) else value
-            for name, value in given.items()}  # fmt: skip
+            for name, value in given.items() if name not in (*WHERE, *apart)}  # fmt: skip
 
 
-def measured_before(file: Path, module: str) -> dict[str, Any]:
+def measured_before(file: Path, settings: Any) -> dict[str, Any]:
     """A result but for its summary, with what summarises it now beside what measured it."""
     found = json.loads(file.read_text())
     found.pop("summary", None)
-    return found | {"summarised": provenance(module)}
+    return found | {"summarised": provenance(module_of(settings))}
 
 
 def check_settings(directory: Path, expected: dict[str, Any]) -> None:

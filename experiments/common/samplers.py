@@ -1,14 +1,15 @@
-"""The two samplers of the paper, as tables and the paths that suit them."""
+"""The two samplers of the paper: their grids, their tables, and the paths that drive them."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from experiments.ladders.shipped import PROCESS
-from mlem_jax import steps
-from mlem_jax.noise import BrownianPath, brownian_path, snr_clock
-from mlem_jax.steps import Grid, Steps
+from mlem_jax import Steps, brownian_path, grids, process, steps
+from mlem_jax.grids import Grid
+from mlem_jax.noise import BrownianPath
 from mlem_jax.types import Key
 
 
@@ -16,30 +17,48 @@ class Sampler(NamedTuple):
     """How pictures are drawn.
 
     Attributes:
-        table: from a grid to the steps.
-        noisy: whether a Brownian path drives them.
+        churn: 1 for the SDE, 0 for the ODE.
     """
 
-    table: Callable[[Grid], Steps]
-    noisy: bool
+    churn: float
+
+    @property
+    def noisy(self) -> bool:
+        """Whether a Brownian path drives it."""
+        return self.churn > 0
+
+    def table(self, times: Grid, order: int = 1) -> Steps:
+        """The steps along a grid: DDPM or DDIM, or at order 2 DPM-Solver++ 2M of the same churn."""
+        make = {1: steps.ddim, 2: steps.dpm_solver_2m}[order]
+        return make(PROCESS, times, churn=self.churn)
 
 
-SAMPLERS = {
-    "ddpm": Sampler(lambda grid: steps.ddpm(PROCESS, grid), noisy=True),
-    "ddim": Sampler(lambda grid: steps.ddim(PROCESS, grid), noisy=False),
-}
-
-
-def two_step(name: str) -> Callable[[Grid], Steps]:
-    """The two-step solver of a sampler."""
-    churn = 1.0 if SAMPLERS[name].noisy else 0.0
-    return lambda grid: steps.dpm_solver_2m(PROCESS, grid, churn=churn)
+SAMPLERS = {"ddpm": Sampler(churn=1.0), "ddim": Sampler(churn=0.0)}
 
 
 def path_of(
-    sampler: Sampler, key: Key, fine: Grid, grid: Grid, samples: jax.Array
+    sampler: Sampler, key: Key, fine: Grid, times: Grid, samples: jax.Array
 ) -> BrownianPath | None:
-    """The path of `key` over the steps of `grid`, whose points are points of `fine`."""
+    """The path of `key` over the steps of `times`, whose points are points of `fine`."""
     if not sampler.noisy:
         return None
-    return brownian_path(key, snr_clock(PROCESS, fine), snr_clock(PROCESS, grid), samples=samples)
+    return brownian_path(key, sampler.table(fine), sampler.table(times), samples=samples)
+
+
+def fine_grid(count: int) -> Grid:
+    """The finest grid, uniform in time."""
+    return grids.uniform_grid(PROCESS.end, 0.0, count)
+
+
+def coarse_grids(fine: Grid, count: int) -> dict[str, Grid]:
+    """Grids of `count` steps on points of the fine one, with its ends."""
+    # The log-SNR is infinite at both ends: it is spread over the range of Karras et al. (sigma
+    # from 80 to 0.002) as far as the fine grid has it, and the ends are one step more each.
+    log_snr = np.array(process.log_snr(PROCESS, jnp.asarray(fine[1:-1])))
+    within = (log_snr >= -2 * np.log(80.0)) & (log_snr <= -2 * np.log(0.002))
+    first, last = fine[1:-1][within][[0, -1]]
+    inner = grids.log_snr_grid(PROCESS, first, last, count - 2)
+    return {
+        "uniform": grids.subgrid(fine, grids.uniform_grid(fine[0], fine[-1], count)),
+        "log-SNR": grids.subgrid(fine, np.concatenate([fine[:1], inner, fine[-1:]])),
+    }

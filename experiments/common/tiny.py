@@ -3,25 +3,46 @@
 Nothing measured on them means anything.
 """
 
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.ladders.features import TRAITS, Traits
 from mlem_jax import checkpoint
-from mlem_jax.stack import Stack, save_stack
+from mlem_jax.nets import Architecture, UNet, default_depthwise
 from mlem_jax.types import Params
-from mlem_jax.unet import Architecture, UNet, default_depthwise
 
 SHAPE = (8, 8, 3)
+OUT = Path("runs/tiny")
+"""Where the files go, unless another folder than the default is asked for."""
+S = TypeVar("S", bound=Any)
+
+
+@contextmanager
+def settings_of(settings: S, shrink: Callable[[S, Path], S]) -> Iterator[S]:
+    """The settings; with `--tiny`, what `shrink` makes of them and of a temporary folder."""
+    if not settings.tiny:
+        yield settings
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        small = shrink(settings, Path(folder))
+        if small.out == type(settings).out:
+            small = dataclasses.replace(
+                small, out=OUT / small.out.name if small.out.suffix else OUT
+            )
+        yield small
 
 
 def random_ladder(folder: Path) -> Path:
-    """Two random networks in the form of a shipped ladder, with shares of a stack."""
+    """Two random networks in the form of a shipped ladder."""
     for level, base in ((1, 4), (2, 8)):
-        architecture = Architecture(base=base, scales=2)
+        architecture = Architecture(base=base, middle=0, scales=1)
         network = UNet(architecture, default_depthwise())
         like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *SHAPE)), jnp.zeros(1))
         about = {
@@ -29,7 +50,6 @@ def random_ladder(folder: Path) -> Path:
             "milliseconds_per_image": float(10**level), "held_out_loss": 1 / level,
         }  # fmt: skip
         checkpoint.save(folder / f"level_{level}", _random(like, level), about=about)
-    save_stack(folder / "stack.npz", Stack(jnp.array([0.0, 1.0]), jnp.array([[1, 0.7], [1, 0.5]])))
     return folder
 
 
@@ -37,12 +57,14 @@ def random_pictures(file: Path, count: int = 60) -> Path:
     """An npz of noise, with traits."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, *SHAPE), np.uint8)
-    np.savez(file, images=images, seeds=rng.integers(0, 2, (count, len(TRAITS))).astype(np.uint16))
+    np.savez(file, images=images, seeds=rng.integers(0, 2, (count, 5)).astype(np.uint16))
     return file
 
 
 def random_features(folder: Path) -> Path:
     """A classifier as it was before its training."""
+    from experiments.ladders.features import TRAITS, Traits
+
     about = {"classes": [2] * len(TRAITS), "features": 4, "shape": list(SHAPE)}
     network = Traits(tuple(about["classes"]), 4)
     like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *SHAPE)))

@@ -1,4 +1,4 @@
-"""The ladder the experiments share: which networks, how long each is trained, where they lie."""
+"""Trained ladders: where the shipped one lies, how one is loaded, and what it is worth."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,72 +8,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlem_jax import checkpoint, process
-from mlem_jax.levels import Levels, data_drift, linen_drift
-from mlem_jax.types import Drift, Params
-from mlem_jax.unet import Architecture, UNet, default_depthwise
+from mlem_jax import Drift, Ladder, checkpoint, levels, pick_levels, process
+from mlem_jax.costs import never_falling
+from mlem_jax.nets import Architecture, UNet, default_depthwise
+from mlem_jax.types import Params
 
-SHIPPED = Path(__file__).parent / "nouns32"
+SHIPPED = Path(__file__).parent.parent / "nouns32"
 PROCESS = process.cosine()
 PREDICTION = process.predict_v
 
 
-class Recipe(NamedTuple):
-    """One network and its training.
-
-    Attributes:
-        architecture: the network.
-        steps: optimiser steps.
-        batch: images a step.
-        learning_rate: at its highest, after the warm-up.
-        teacher: the level it is trained to follow, trained before it; None to follow the data.
-    """
-
-    architecture: Architecture
-    steps: int
-    batch: int
-    learning_rate: float
-    teacher: int | None = None
-
-
-# Cheapest first. The lower two see pixels in squares of 4x4 and 2x2, the upper two each pixel. The
-# third follows the top: what ML-EM asks of a level is not a low loss but a short way to the next.
-CHARACTERS = (
-    Recipe(Architecture(base=64, middle=1, bottom=1, scales=2, patch=4), 12_000, 64, 2e-3),
-    Recipe(Architecture(base=32, middle=1, bottom=1, scales=3, patch=2), 10_000, 64, 2e-3),
-    Recipe(Architecture(base=32, middle=1, bottom=2, scales=4, patch=1), 20_000, 32, 1.5e-3, 4),
-    Recipe(Architecture(base=64, middle=1, bottom=2, scales=4, patch=1), 20_000, 32, 1e-3),
-)
-# For 64x64 pixels on two CPU cores: what an hour can train, each on the data as in the paper. No
-# level has fewer channels than the 48 numbers of a 4x4 square: what those lose no depth brings back
-# (with 32 the held-out loss was twice that with 48).
-FACES = (
-    Recipe(Architecture(base=48, middle=1, bottom=1, scales=2, patch=4), 6_000, 64, 2e-3),
-    Recipe(Architecture(base=48, middle=1, bottom=1, scales=3, patch=4), 6_000, 64, 2e-3),
-    Recipe(Architecture(base=64, middle=1, bottom=2, scales=3, patch=4), 8_000, 64, 1.5e-3),
-    Recipe(Architecture(base=64, middle=1, bottom=2, scales=4, patch=2), 6_000, 32, 1e-3),
-)
-LADDERS = {"characters": CHARACTERS, "faces": FACES}
-
-
-class Ladder(NamedTuple):
+class Trained(NamedTuple):
     """A trained ladder, ready to be solved.
 
     Attributes:
-        levels: predictions of the data, clipped to [-1, 1], with the costs stored beside them, in
+        ladder: predictions of the data, clipped to [-1, 1], with the costs stored beside them, in
             evaluations of the top level.
-        params: one pytree a level.
-        losses: held-out, one a level.
+        losses: held-out, one per level.
         shape: of one picture.
     """
 
-    levels: Levels
-    params: tuple[Params, ...]
+    ladder: Ladder
     losses: tuple[float, ...]
     shape: tuple[int, int, int]
 
 
-def load(directory: Path = SHIPPED, chosen: tuple[int, ...] = ()) -> Ladder:
+def load(directory: Path = SHIPPED, chosen: tuple[int, ...] = ()) -> Trained:
     """The trained levels in a folder of checkpoints `level_1`, `level_2`, ...
 
     Args:
@@ -86,22 +46,29 @@ def load(directory: Path = SHIPPED, chosen: tuple[int, ...] = ()) -> Ladder:
     numbers = chosen or tuple(range(1, 1 + len(list(directory.glob("level_*")))))
     if not numbers:
         raise FileNotFoundError(f"expected checkpoints level_1, level_2, ... in {directory}")
-    drifts, params, costs, losses, shape = [], [], [], [], (0, 0, 0)
-    for number in numbers:
-        about, averaged = restore_average(directory / f"level_{number}")
-        params.append(averaged)
-        shape = tuple(about["shape"])
-        drifts.append(data_level(Architecture(**about["architecture"])))
-        costs.append(about["milliseconds_per_image"])
-        losses.append(about["held_out_loss"])
-    levels = Levels(tuple(drifts), relative_costs(costs))
-    return Ladder(levels, tuple(params), tuple(losses), shape)
+    loaded = [restore_average(directory / f"level_{number}") for number in numbers]
+    told = [about for about, _ in loaded]
+    ladder = Ladder(
+        tuple(data_level(Architecture(**about["architecture"])) for about in told),
+        tuple(params for _, params in loaded),
+        relative_costs([about["milliseconds_per_image"] for about in told]),
+    )
+    losses = tuple(about["held_out_loss"] for about in told)
+    return Trained(ladder, losses, tuple(told[-1]["shape"]))
+
+
+def pick(trained: Trained, chosen: tuple[int, ...]) -> Trained:
+    """Some levels of a ladder, 1 the cheapest, costs in the same unit; all if none is named."""
+    if not chosen:
+        return trained
+    losses = tuple(trained.losses[level - 1] for level in chosen)
+    return trained._replace(ladder=pick_levels(trained.ladder, chosen), losses=losses)
 
 
 def relative_costs(costs: Sequence[float]) -> tuple[float, ...]:
     """In evaluations of the top level; a level timed slower than a better one counts as that."""
-    sorted_costs = np.minimum.accumulate(np.array(costs)[::-1])[::-1]
-    return tuple(float(cost) for cost in sorted_costs / costs[-1])
+    table = never_falling(costs)
+    return tuple(cost / table[-1] for cost in table)
 
 
 def restore_average(directory: Path) -> tuple[dict[str, Any], Params]:
@@ -129,5 +96,5 @@ def measured_gamma(costs: Sequence[float], losses: Sequence[float]) -> float:
 
 def data_level(architecture: Architecture) -> Drift:
     """A network of the family as a level: the data it predicts, clipped to [-1, 1]."""
-    network = linen_drift(UNet(architecture, default_depthwise()))
-    return data_drift(network, PROCESS, PREDICTION, clip=1.0)
+    network = levels.linen(UNet(architecture, default_depthwise()))
+    return levels.data(network, PROCESS, PREDICTION, clip=1.0)

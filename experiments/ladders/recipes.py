@@ -1,0 +1,100 @@
+"""Which networks a ladder has and how each is trained, read from a file in TOML.
+
+A table `[[level]]` per network, cheapest first, with the names of `Recipe` and of the library's
+`Architecture`; only `base` has no default. characters.toml and faces.toml beside this file are
+those of the repository's own ladders:
+
+    [[level]]
+    base = 32       # channels
+    patch = 4       # sees squares of 4x4 pixels
+    steps = 5000
+
+    [[level]]
+    base = 64
+"""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mlem_jax.nets import Architecture
+
+CHARACTERS = Path(__file__).parent / "characters.toml"
+
+
+class Recipe(NamedTuple):
+    """One network and its training.
+
+    Attributes:
+        architecture: the network.
+        steps: optimiser steps.
+        batch: images per step.
+        learning_rate: at its highest, after the warm-up.
+        teacher: the level it is trained to follow, trained before it; None to follow the data.
+    """
+
+    architecture: Architecture
+    steps: int = 10_000
+    batch: int = 64
+    learning_rate: float = 1e-3
+    teacher: int | None = None
+
+
+def load_recipes(file: Path) -> tuple[Recipe, ...]:
+    """The networks of a ladder, cheapest first.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not as described above, or a level follows one that is not there, or,
+            in the end, itself.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"expected a ladder, a file with tables [[level]], no such {file}")
+    try:
+        read = tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"expected a ladder in TOML in {file}: {error}") from error
+    tables = read.get("level")
+    if set(read) != {"level"} or not isinstance(tables, list) or not tables:
+        raise ValueError(f"expected tables [[level]] and nothing else in {file}, got {list(read)}")
+    recipes = tuple(_recipe_of(table, number, file) for number, table in enumerate(tables, 1))
+    for level in range(1, len(recipes) + 1):
+        teachers_before(recipes, level)
+    return recipes
+
+
+def teachers_before(recipes: Sequence[Recipe], level: int) -> int:
+    """How many levels have to be trained before this one: its teacher, that one's teacher, ...
+
+    Raises:
+        ValueError: if one of them is not there, or they go round in a ring.
+    """
+    followed = [level]
+    while (teacher := recipes[followed[-1] - 1].teacher) is not None:
+        if not 1 <= teacher <= len(recipes) or teacher in followed:
+            raise ValueError(f"expected level {followed[-1]} to follow one of {len(recipes)} "
+                             f"levels that does not follow it, got teacher {teacher}")  # fmt: skip
+        followed.append(teacher)
+    return len(followed) - 1
+
+
+def recipe_of(about: dict[str, Any]) -> Recipe:
+    """What a level was trained with, of what its checkpoint says."""
+    fields = {name: about.get(name) for name in Recipe._fields}
+    return Recipe(**{**fields, "architecture": Architecture(**about["architecture"])})
+
+
+def _recipe_of(table: Any, number: int, file: Path) -> Recipe:
+    names = {*Architecture._fields, *Recipe._fields} - {"architecture"}
+    if not isinstance(table, dict) or "base" not in table or not set(table) <= names:
+        raise ValueError(f"expected level {number} in {file} to have base and any of "
+                         f"{sorted(names - {'base'})}, got {table}")  # fmt: skip
+    for name, value in table.items():
+        real = name == "learning_rate" and isinstance(value, float)
+        if isinstance(value, bool) or not (real or isinstance(value, int)) or value < 0:
+            raise ValueError(f"expected a number for {name} of level {number} in {file}, got "
+                             f"{value!r}")  # fmt: skip
+    architecture = {name: table[name] for name in table if name in Architecture._fields}
+    training = {name: table[name] for name in table if name in Recipe._fields}
+    return Recipe(Architecture(**architecture), **training)
