@@ -1,5 +1,19 @@
 """Fitted plans: weights by least squares along the method's own path, and the choice of places."""
 
+from mlem_jax.fitting.choose import Candidate, Choice, choose_plan, fine_solution, states_on
 from mlem_jax.fitting.fit import Fit, fit_plan
+from mlem_jax.fitting.places import Density, density_of, place_levels, sensitivities_on
 
-__all__ = ["Fit", "fit_plan"]
+__all__ = [
+    "Candidate",
+    "Choice",
+    "Density",
+    "Fit",
+    "choose_plan",
+    "density_of",
+    "fine_solution",
+    "fit_plan",
+    "place_levels",
+    "sensitivities_on",
+    "states_on",
+]

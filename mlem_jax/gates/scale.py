@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from mlem_jax.types import Scalar
 
@@ -23,7 +23,7 @@ def least_scale(enough: Callable[[Scalar], Bool[Array, ""]]) -> Float[Array, ""]
     found = jax.lax.map(lambda log_scale: enough(jnp.exp(log_scale)), coarse)
     first = jnp.argmax(found)
 
-    def halve(_: int, ends: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
+    def halve(_: Int[Array, ""], ends: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
         low, high = ends
         middle = (low + high) / 2
         reached = enough(jnp.exp(middle))
