@@ -38,7 +38,6 @@ results/particles.json and .png.
 
 import dataclasses
 import importlib.util
-import json
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -53,40 +52,20 @@ from jaxtyping import Array, Float, Int
 from rich.console import Console
 from rich.progress import track
 
-from experiments.common import runs
-from experiments.paper.gates import Family, open_bottom
-from experiments.common.machine import provenance
-from experiments.particles.report import (
-    UNITS,
-    cheapest_where,
-    compare,
-    draw_figure,
-    gains,
-    shown_prices,
-    shown_summary,
-)
+import mlem_jax as mlem
+from experiments.common import runs, tiny
+from experiments.common.method import Method, Run
+from experiments.particles.report import draw_figure, shown_prices, shown_summary, sum_up
 from experiments.particles.run import (
-    Method,
-    Problem,
-    coarse_noise,
-    fine_noise,
+    Task,
     measure_gamma,
-    row_of,
+    problem_of,
     run_method,
+    run_peers,
     solve_finely,
-    table_of,
-    timed,
-    without_spikes,
+    steps_of,
 )
-from mlem_jax import draws, gates, plan, steps
-from mlem_jax.draws import Draw
-from mlem_jax.groups import draw_plans
-from mlem_jax.hold import open_first, trapezoid_plan
-from mlem_jax.levels import Levels, measure_costs
-from mlem_jax.noise import brownian_path
-from mlem_jax.pilot import effect_gates, measure_effects
-from mlem_jax.plan import Plan
-from mlem_jax.steps import Steps
+from mlem_jax import Plan, diagnosis, draws, gates, plans
 from mlem_jax.types import Logits, Scalar, State
 
 
@@ -123,7 +102,7 @@ class Case(NamedTuple):
         size: of the core, in lattice spacings; 0 for none.
         fine: steps of the reference; all others divide it.
         alone: steps of Euler-Maruyama with all pairs.
-        bases: steps of ML-EM, multiples of `STRETCHES`.
+        bases: steps of ML-EM, multiples of `BINS`.
         spent: on all that is above the bottom level, in evaluations of the top.
         peers: solvers of diffrax, with all pairs.
         peer_steps: and their steps.
@@ -141,7 +120,7 @@ class Case(NamedTuple):
     errors: tuple[float, ...]
 
 
-STRETCHES = 4
+BINS = 4
 """Of time, with the same gates throughout each."""
 STIFF = Case(
     (2, 8, 32, 128, 512), 0.9, 7680, (384, 480, 512, 640, 1920), (512, 960, 1920),
@@ -215,246 +194,174 @@ def forces(rods: Rods, u: State, _: Scalar) -> State:
     return jax.lax.fori_loop(1, rods.reach + 1, add, jnp.zeros_like(u))
 
 
-def make_ladder(settings: Settings, case: Case) -> tuple[Rods, ...]:
-    """The levels' parameters: the same rods, seen further and further."""
-    signs = np.random.default_rng(settings.seed).choice([-1.0, 1.0], 2 * case.reaches[-1] + 1)
+def make_task(settings: Settings, case: Case) -> Task:
+    """The same rods, seen further and further, let go from the lattice along a Brownian path."""
+    count = 2 * case.reaches[-1] + 1
+    signs = np.random.default_rng(settings.seed).choice([-1.0, 1.0], count)
     charges = jnp.asarray(1 + settings.spread * signs, jnp.result_type(float))
     size = jnp.asarray(case.size, charges.dtype)
-    return tuple(Rods(jnp.asarray(reach), charges, size) for reach in case.reaches)
-
-
-# 2. The ladder: functions with their measured costs, and what all methods share.
-
-
-def make_problem(settings: Settings, case: Case) -> Problem:
-    """Levels with their costs on this machine, the lattice to start from, and a Brownian path."""
-    params = make_ladder(settings, case)
-    drifts, count = (forces,) * len(params), len(params[0].charges)
+    params = tuple(Rods(jnp.asarray(reach), charges, size) for reach in case.reaches)
     start = jnp.zeros((max(settings.rods // count, 1), count))
-    measured = measure_costs(drifts, params, start, jnp.zeros(()), repeats=31)
-    # In evaluations of the top.
-    costs = without_spikes(measured) / measured[-1]
-    levels = Levels(drifts, tuple(float(cost) for cost in costs))
     deviation = (2 * settings.temperature) ** 0.5
-    key = jax.random.key(settings.seed)
-    return Problem(levels, params, case.reaches, start, deviation, settings.end, case.fine, key)
+    ladder = mlem.Ladder((forces,) * len(params), params)
+    return Task(ladder, case.reaches, start, deviation, settings.end, case.fine,
+                jax.random.key(settings.seed))  # fmt: skip
+
+
+# 2. The ladder: functions and their parameters, with what they cost on this machine.
+
+
+def with_costs(task: Task) -> Task:
+    """The same with measured costs, in evaluations of the top."""
+    ladder = mlem.measure_costs(task.ladder, task.x, jnp.zeros(()), repeats=31)
+    costs = tuple(cost / ladder.costs[-1] for cost in ladder.costs)
+    return task._replace(ladder=dataclasses.replace(ladder, costs=costs))
 
 
 # 3. Plans: whatever is compared is a table of which level runs when, and with what weight.
 
 
-def methods(problem: Problem, settings: Settings, case: Case) -> Iterator[Method]:
+def methods(task: Task, settings: Settings, case: Case) -> Iterator[Run]:
     """All pairs at every step; the lower levels alone; ML-EM on the whole ladder, and on two."""
-    ladder = len(problem.reaches)
+    top, most = len(task.ladder), case.bases[-1]
     for count in case.alone:
-        alone = [plan.full_plan(count, 1, 1)]
-        yield Method("Euler-Maruyama, all pairs", {"steps": count}, count, alone, (ladder,))
-    most = case.bases[-1]
-    for level, reach in enumerate(problem.reaches[:-1], 1):
-        alone = [plan.full_plan(most, 1, 1)]
-        name = f"Euler-Maruyama, {reach} neighbours"
-        yield Method(name, {"steps": most}, most, alone, (level,))
-    effects = pilot_run(problem, case)
+        yield run_of(task, Method("top level", (top,)), [plans.full(count, 1, 1)])
+    for level in range(1, top):
+        yield run_of(task, Method("level", (level,)), [plans.full(most, 1, 1)])
+    sensitivities = pilot_run(task, case)
     for count in case.bases:
         for spent in case.spent:
-            yield from multilevel(problem, effects, count, spent, settings)
-            yield from two_levels(problem, count, spent)
+            yield from multilevel(task, sensitivities, count, spent, settings)
+            # The bottom and the top alone: impulses are r-RESPA's way.
+            two = gates.constant((1.0, min(1.0, spent / count)))
+            logits = two.logits((), steps_of(task, count).t)
+            yield from midpoints(task, "constant", (1, top), logits, spent)
 
 
 def multilevel(
-    problem: Problem, effects: np.ndarray, count: int, spent: float, settings: Settings
-) -> Iterator[Method]:
+    task: Task, sensitivities: np.ndarray, count: int, spent: float, settings: Settings
+) -> Iterator[Run]:
     """Gates of two families, drawn in three ways and held in one, all for about the same price.
 
     The bottom level is certain in all: it has the stiff core.
     """
-    costs, key = problem.levels.costs, jax.random.key(settings.seed + 1)
-
-    def by_cost(scale: float) -> Logits:
-        return open_bottom(gates.inverse_cost_gates(costs, STRETCHES, scale=scale))
-
-    def by_pilot(scale: float) -> Logits:
-        return effect_gates(effects, costs, scale=scale, power=1 / 2)
-
-    def by_pilot_even(scale: float) -> Logits:
-        return effect_gates(effects, costs, scale=scale, power=1 / 3)
-
-    def fitted(family: Family) -> Logits:
-        # For one step in each stretch, and its share of the price.
-        own = plan.fit_budget(family, costs, STRETCHES * (costs[0] + spent / count))
-        return jnp.repeat(own, count // STRETCHES, axis=0)
-
-    def drawn(name: str, draw: Draw, logits: Logits, count_draws: int) -> Method:
-        stacked = drawn_plans(draw, logits, key, count_draws)
-        plans = [jax.tree.map(lambda leaf, n=n: leaf[n], stacked) for n in range(count_draws)]
-        return Method(name, parameters, count, plans, everything)
-
-    everything, parameters = tuple(range(1, len(costs) + 1)), {"steps": count, "spent": spent}
-    for name, family, even in (
-        ("inverse cost", by_cost, by_cost),
-        ("pilot", by_pilot, by_pilot_even),
-    ):
-        logits = fitted(family)
-        yield drawn(f"ML-EM, {name}, independent", draws.independent, logits, settings.draws)
-        logits = logits if even is family else fitted(even)
-        yield drawn(f"ML-EM, {name}, systematic", draws.systematic, logits, settings.draws)
-        yield drawn(f"ML-EM, {name}, midpoint", draws.midpoint, logits, 1)
-        held = held_plan(logits, table_of(problem, count))
-        yield Method(f"ML-EM, {name}, trapezoid", parameters, count, [held], everything)
+    costs, key = task.ladder.costs, jax.random.key(settings.seed + 1)
+    everything, t = tuple(range(1, len(costs) + 1)), steps_of(task, count).t
+    v = np.repeat(sensitivities, count // BINS, axis=0)
+    by_cost = gates.keep_open(gates.inverse_cost(costs))
+    plain, even = (gates.from_sensitivities(v, costs, power=power) for power in (1 / 2, 1 / 3))
+    # All draws have the same mean price, so one fit serves several.
+    fitted = cache(lambda own: mlem.fit_budget(own, t, costs, count * costs[0] + spent,
+                                               draw=draws.independent))  # fmt: skip
+    for name, unevenly, evenly in (("inverse cost", by_cost, by_cost), ("pilot", plain, even)):
+        for kind, draw, own in (
+            ("independent", draws.independent, unevenly),
+            ("systematic", draws.systematic, evenly),
+        ):
+            drawn = [mlem.draw_plan(draw, fitted(own), jax.random.fold_in(key, n))
+                     for n in range(settings.draws)]  # fmt: skip
+            method = Method("ML-EM", everything, gates=name, draw=kind, weights="impulse")
+            yield run_of(task, method, drawn, spent=spent)
+        yield from midpoints(task, name, everything, fitted(evenly), spent)
 
 
-def two_levels(problem: Problem, count: int, spent: float) -> Iterator[Method]:
-    """The bottom and the top alone: impulses, which is r-RESPA's way, and straight lines."""
-    logits = gates.constant_gates((1.0, min(1.0, spent / count)), count)
-    ends, parameters = (1, len(problem.reaches)), {"steps": count, "spent": spent}
-    impulses = jax.tree.map(
-        lambda leaf: leaf[0], drawn_plans(draws.midpoint, logits, problem.key, 1)
-    )
-    yield Method("ML-EM, two levels, midpoint", parameters, count, [impulses], ends)
-    held = held_plan(logits, table_of(problem, count))
-    yield Method("ML-EM, two levels, trapezoid", parameters, count, [held], ends)
+def midpoints(
+    task: Task, name: str, levels: tuple[int, ...], logits: Logits, spent: float
+) -> Iterator[Run]:
+    """Openings without chance: with impulses, and with differences held along straight lines."""
+    openings = plans.open_first(draws.midpoint.openings(None, logits))
+    held = _trapezoid(openings, steps_of(task, len(logits)))
+    impulses = mlem.draw_plan(draws.midpoint, logits, None)
+    for weights, plan in (("impulse", impulses), ("trapezoid", held)):
+        method = Method("ML-EM", levels, gates=name, draw="midpoint", weights=weights)
+        yield run_of(task, method, [plan], spent=spent)
 
 
-drawn_plans = jax.jit(draw_plans, static_argnums=(0, 3))
-"""Several plans at once; `midpoint` takes no notice of the key."""
+_trapezoid = jax.jit(plans.trapezoid)
 
 
-@jax.jit
-def held_plan(logits: Logits, table: Steps) -> Plan:
-    """Differences held between openings, along straight lines, and known from the first step."""
-    return trapezoid_plan(open_first(draws.midpoint(None, logits)), table)
+def run_of(task: Task, method: Method, own: list[Plan], **parameters: Any) -> Run:
+    """A point of a curve, with its number of steps among its parameters."""
+    count = len(own[0].weights)
+    times = mlem.grids.uniform_grid(0.0, task.end, count)
+    return Run(method, {"steps": count, **parameters}, times, own)
 
 
-def pilot_run(problem: Problem, case: Case) -> np.ndarray:
-    """v[stretch, k] on a coarse grid: one ring, on a path of its own, in forward mode.
+def pilot_run(task: Task, case: Case) -> np.ndarray:
+    """v[bin, k] on a coarse grid: one ring, on a path of its own, in forward mode.
 
-    It is in proportion to the step size, the same for all stretches, so it serves any grid.
+    It is in proportion to the step size, the same for all bins, so it serves any grid.
     """
-    count = case.bases[0]
-    grid = steps.uniform_grid(0.0, problem.end, count)
-    path_key, key = jax.random.split(jax.random.fold_in(problem.key, 1))
-    path = brownian_path(path_key, grid, samples=jnp.arange(1))
-    effects = measure_effects(problem.levels, problem.params, problem.x[:1],
-                              table_of(problem, count), key, path,
-                              stretches=STRETCHES)  # fmt: skip
-    return np.asarray(effects)[:: count // STRETCHES]
+    steps = steps_of(task, case.bases[0])
+    path_key, key = jax.random.split(jax.random.fold_in(task.key, 1))
+    path = mlem.brownian_path(path_key, steps, samples=jnp.arange(1))
+    problem = mlem.Problem(task.x[:1], path)
+    found = diagnosis.measure_sensitivities(task.ladder, problem, steps, key, bins=BINS)
+    return np.asarray(found)[:: len(found) // BINS]
 
 
-# 4. The peers: solvers of another library, given the same increments.
-
-
-def peers(
-    problem: Problem, case: Case, fine: jax.Array, reference: State, console: Console
-) -> list[dict[str, Any]]:
-    """Rows of diffrax with all pairs, or a word on how to have them."""
-    if importlib.util.find_spec("diffrax") is None:
-        console.print("diffrax is compared too if it is there: pip install diffrax", markup=False)
-        return []
-    from experiments import diffrax_driver as driver
-
-    longest = max(case.peer_steps)
-    rows = []
-    for count in case.peer_steps:
-        path = driver.pad(driver.coarse_increments(fine, count), longest)
-        for name in case.peers:
-            solver, evaluations = driver.SOLVERS[name]
-            step = problem.end / count
-            tables = (jnp.asarray(step), jnp.asarray(problem.deviation * step**0.5))
-            given = (forces, problem.params[-1], problem.x, path)
-            # One program for all counts; a single step compiles it.
-            jax.block_until_ready(driver.solve_along(solver, *given, jnp.asarray(1), *tables))
-            end, taken = timed(driver.solve_along, solver, *given, jnp.asarray(count), *tables)
-            error = float(jnp.mean((end - reference) ** 2))
-            counted = [0.0] * (len(problem.reaches) - 1) + [float(evaluations * count)]
-            rows.append(row_of(f"diffrax {name}, all pairs", {"steps": count}, problem, counted,
-                               [error], [taken]))  # fmt: skip
-    return rows
+# 4. All of it along one path, beside solvers of another library that are given its increments.
 
 
 def run_case(name: str, settings: Settings, case: Case, console: Console) -> dict[str, Any]:
-    """Everything of one case, as it is told; with the problem and the states on the way."""
-    problem = make_problem(settings, case)
+    """Everything that is measured in one case."""
+    task = with_costs(make_task(settings, case))
     with console.status(f"{name}: all pairs in {case.fine} steps, and a pilot run"):
-        fine = fine_noise(problem)
-        path, seconds = solve_finely(problem, fine)
-        everything = list(methods(problem, settings, case))
-    reference = path.states[-1]
-    coarse = cache(lambda count: coarse_noise(fine, count))
+        begun = time.perf_counter()
+        states = jax.block_until_ready(solve_finely(task).states)
+        seconds = time.perf_counter() - begun
+        everything = list(methods(task, settings, case))
+    problem = cache(lambda count: problem_of(task, count))
     rows = [
-        run_method(method, problem, coarse(method.steps), reference)
-        for method in track(everything, name, console=console)
+        run_method(run, task, problem(len(run.times) - 1), states[-1])
+        for run in track(everything, name, console=console)
     ]
-    rows += peers(problem, case, fine, reference, console)
+    if importlib.util.find_spec("diffrax"):
+        rows += run_peers(task, case.peers, case.peer_steps, states[-1])
+    else:
+        console.print("diffrax is compared too if it is there: pip install diffrax", markup=False)
     return {
-        "problem": problem,
-        "states": path.states,
-        "errors": case.errors,
-        "costs": problem.levels.costs,
-        "gamma": measure_gamma(problem, path.states),
+        **case._asdict(),
+        "costs": task.ladder.costs,
+        "gamma": measure_gamma(task, states),
         "reference_seconds": seconds,
-        **summed_up(name, rows, case.errors, console),
         "rows": rows,
     }
 
 
-def summed_up(
-    name: str, rows: list[dict[str, Any]], errors: tuple[float, ...], console: Console
-) -> dict[str, Any]:
-    """What the rows of a case say: prices, gains, and where ML-EM is the cheapest."""
-    told = compare(rows, errors)
-    console.print(shown_prices(name, told, errors))
-    return {
-        "prices": told,
-        "gains": gains(rows, errors),
-        "cheapest": {unit: cheapest_where(rows, unit) for unit in UNITS},
-    }
-
-
-def sum_up_again(settings: Settings, file: Path, console: Console) -> None:
-    """The rows of a result, summed up and drawn anew; only the rods of its picture move again."""
-    result = runs.measured_before(file, "experiments.particles.rods")
-    for name, own in result["cases"].items():
-        own |= summed_up(name, own["rows"], tuple(own["errors"]), console)
-    known = {field.name for field in dataclasses.fields(Settings)} - {"out", "rows"}
-    asked = {name: value for name, value in result["settings"].items() if name in known}
-    measured = dataclasses.replace(settings, **asked)
-    problem = make_problem(measured, next(iter((TINY if measured.tiny else CASES).values())))
-    path, _ = solve_finely(problem, fine_noise(problem))
-    write(settings.out, problem, path.states, result, console)
-
-
-def write(
-    out: Path, problem: Problem, states: State, result: dict[str, Any], console: Console
-) -> None:
-    """The figure, the summary and the numbers."""
-    out.mkdir(parents=True, exist_ok=True)
-    draw_figure(str(out / "particles.png"), problem, states, result["cases"])
-    console.print(shown_summary(result["cases"]))
-    (out / "particles.json").write_text(json.dumps(result, indent=1) + "\n")
-    console.print(f"wrote {out}/particles.json and .png")
+def measure(settings: Settings, console: Console) -> dict[str, Any]:
+    """All cases."""
+    begun = time.perf_counter()
+    cases = {name: run_case(name, settings, case, console)
+             for name, case in (TINY if settings.tiny else CASES).items()}  # fmt: skip
+    return {"seconds": time.perf_counter() - begun, "cases": cases}
 
 
 def main(settings: Settings) -> None:
-    """All cases; then write and draw."""
-    begun = time.perf_counter()
+    """All cases, or those of a result; then sum up, write and draw."""
     console = Console(width=150)
-    if settings.rows:
-        sum_up_again(settings, settings.rows, console)
-        return
-    chosen = CASES
-    if settings.tiny:
-        chosen = TINY
-        settings = dataclasses.replace(settings, rods=60, end=1.0, draws=2)
-    cases = {name: run_case(name, settings, case, console) for name, case in chosen.items()}
-    problems = {name: (own.pop("problem"), own.pop("states")) for name, own in cases.items()}
-    result = {
-        **provenance("experiments.particles.rods"),
-        "settings": {name: value for name, value in runs.recorded(settings).items()
-                     if name != "rows"},
-        "seconds": time.perf_counter() - begun,
-        "cases": {name: case._asdict() | cases[name] for name, case in chosen.items()},
-    }  # fmt: skip
-    write(settings.out, *next(iter(problems.values())), result, console)
+    with tiny.settings_of(settings, made_tiny) as asked:
+        if asked.rows is None:
+            result = measure(asked, console)
+        else:
+            result = runs.measured_before(asked.rows, asked)
+            asked = dataclasses.replace(asked, **result["settings"])
+        cases = result["cases"]
+        for name, case in cases.items():
+            case |= sum_up(case["rows"], case["errors"])
+            console.print(shown_prices(name, case))
+        console.print(shown_summary(cases))
+        first = next(iter(cases.values()))
+        task = make_task(asked, Case(**{name: first[name] for name in Case._fields}))
+        states = solve_finely(task._replace(x=task.x[:1])).states  # One ring is drawn.
+        runs.finish("particles", asked, result,
+                    lambda file: draw_figure(file, task, states, cases),
+                    console=console)  # fmt: skip
+
+
+def made_tiny(settings: Settings, _: Path) -> Settings:
+    """Few rods, for a short time."""
+    return dataclasses.replace(settings, rods=60, end=1.0, draws=2)
 
 
 if __name__ == "__main__":
