@@ -1,38 +1,75 @@
 """Checkpoints of levels and gates by Orbax, restored strictly: the asked tree or an error.
 
 A checkpoint is a folder with two items: `tree`, the arrays, and `about`, a JSON object that says
-what they are. Orbax writes under another name and renames at the end, so a folder that exists is
-whole.
+what they are; and with `SHA256SUMS`, the checksum of every file of the two, in the form that
+`sha256sum --check` reads. A checkpoint is written beside the one it replaces and then takes its
+place, so a folder that exists is whole, and one that cannot be written costs nothing.
 """
 
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from mlem_jax.types import Params
+
+SUMS = "SHA256SUMS"
+ITEMS = ("tree", "about")
+MARKERS = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
 
 def save(directory: str | Path, tree: Params, *, about: Mapping[str, Any]) -> None:
     """Write arrays and what they are; a checkpoint that stands there already is replaced.
 
+    What else lies in its folder, such as a card, stays. Should anything fail, the old checkpoint
+    stands as it was; if the machine itself stops between the two renamings at the end, old and new
+    are both whole in a folder beside, whose name begins with a dot.
+
     Args:
         directory: the checkpoint's own folder; parents are made.
         tree: a pytree of arrays.
         about: anything JSON can hold: the architecture, the command, the data.
+
+    Raises:
+        TypeError: if JSON cannot hold `about`, or a leaf of the tree is no array.
+        FileExistsError: if something else than a checkpoint stands there.
     """
-    with _checkpointer() as checkpointer:
-        items = ocp.args.Composite(
-            tree=ocp.args.StandardSave(_boxed(tree)), about=ocp.args.JsonSave(dict(about))
-        )
-        checkpointer.save(Path(directory).absolute(), items, force=True)
-    # Where Orbax leaves markers it writes this machine's path into them; only their being there
-    # counts, and what is shipped should not tell it.
-    for marker in Path(directory).rglob("commit_success.txt"):
-        marker.write_text("committed\n")
+    _check_about(about)
+    _check_arrays(tree)
+    directory = Path(directory).resolve()
+    _check_replaceable(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        _write(beside / "new", tree, about)
+        _swap(beside / "new", directory, beside / "old")
+    finally:
+        # Unless the old one could not even be put back: then it stays where it is.
+        if directory.exists() or not (beside / "old").exists():
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def seal(directory: str | Path) -> None:
+    """Write the checksums of a checkpoint as it is now; only of one that is known to be good.
+
+    `save` does it by itself: this is for checkpoints older than checksums, or changed by hand.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+    """
+    directory = _existing(directory)
+    lines = [f"{_checksum(directory / name)}  {name}\n" for name in _own_files(directory)]
+    (directory / SUMS).write_text("".join(lines))
 
 
 def read_about(directory: str | Path) -> dict[str, Any]:
@@ -57,6 +94,7 @@ def restore(directory: str | Path, like: Params) -> Params:
         ValueError: if it holds another tree (each leaf that differs is named), or is damaged.
     """
     directory, boxed = _existing(directory), _boxed(like)
+    _verify(directory)  # Before its names and shapes are believed.
     found = {leaf.name: _kind(leaf) for leaf in jax.tree.leaves(_stored_tree(directory))}
     expected = {
         jax.tree_util.keystr(path, simple=True, separator="."): _kind(leaf)
@@ -94,8 +132,115 @@ def _boxed(tree: Params) -> Params:
     return {"array": tree} if jax.tree_util.all_leaves([tree]) else tree
 
 
+def _check_about(about: Mapping[str, Any]) -> None:
+    try:
+        json.dumps(dict(about))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"expected `about` to be what JSON can hold, got another value in it ({error}); turn "
+            "arrays into lists and paths into strings"
+        ) from error
+
+
+def _check_arrays(tree: Params) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+            place = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise TypeError(f"expected a pytree of arrays, got {type(leaf).__name__} at {place}; "
+                            "what is no array belongs in `about`")  # fmt: skip
+
+
+def _check_replaceable(directory: Path) -> None:
+    """Nothing there, or an empty folder, or a checkpoint, be it half a one."""
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return
+    if not any((directory / item).is_dir() for item in ITEMS):
+        raise FileExistsError(
+            f"expected no folder or a checkpoint at {directory}, got something else, which would "
+            "be replaced; give the checkpoint a folder of its own"
+        )
+
+
+def _write(directory: Path, tree: Params, about: Mapping[str, Any]) -> None:
+    with _checkpointer() as checkpointer:
+        items = ocp.args.Composite(
+            tree=ocp.args.StandardSave(_boxed(tree)), about=ocp.args.JsonSave(dict(about))
+        )
+        checkpointer.save(directory, items)
+    # Where Orbax leaves markers it writes this machine's path into them; only their being there
+    # counts, and what is shipped should not tell it.
+    for marker in directory.rglob("commit_success.txt"):
+        marker.write_text("committed\n")
+    seal(directory)
+
+
+def _swap(new: Path, directory: Path, old: Path) -> None:
+    """`new` takes the place of `directory`, which becomes `old`; or all stays as it was."""
+    if not directory.exists():
+        os.rename(new, directory)
+        return
+    own = (*ITEMS, *MARKERS, SUMS)
+    for other in sorted(set(directory.iterdir()) - {directory / name for name in own}):
+        if other.is_dir():
+            shutil.copytree(other, new / other.name, symlinks=True)
+        else:
+            shutil.copy2(other, new / other.name, follow_symlinks=False)
+    os.rename(directory, old)
+    try:
+        os.rename(new, directory)
+    except BaseException:
+        os.rename(old, directory)
+        raise
+
+
+def _own_files(directory: Path) -> list[str]:
+    """Paths of a checkpoint's files, inside it; hidden ones are other programs' and left out."""
+    top = [directory / name for name in MARKERS if (directory / name).is_file()]
+    inner = [file for item in ITEMS for file in (directory / item).rglob("*") if file.is_file()]
+    return sorted(
+        file.relative_to(directory).as_posix()
+        for file in (*top, *inner)
+        if not file.name.startswith(".")
+    )
+
+
+def _checksum(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _verify(directory: Path) -> None:
+    """Every file of a checkpoint is the one that was written, none is missing, none came along."""
+    if not (directory / SUMS).is_file():
+        raise ValueError(
+            f"expected {SUMS} in the checkpoint {directory}, found none: it is older than "
+            "checksums, or not copied whole; copy it again, or, if you know it to be good, write "
+            "them with mlem_jax.checkpoint.seal"
+        )
+    lines = (directory / SUMS).read_bytes().decode("ascii", "replace").split("\n")
+    rows = [re.fullmatch(r"([0-9a-f]{64})  (\S+)", line) for line in lines[:-1]]
+    sums = {row[2]: row[1] for row in rows if row}
+    if lines[-1] or not all(rows):
+        raise _damaged(directory, f"{SUMS} is not as it was written")
+    for name in sorted(sums.keys() | set(_own_files(directory))):
+        if name not in sums:
+            raise _damaged(directory, f"{name} is not in {SUMS}")
+        if not (directory / name).is_file():
+            raise _damaged(directory, f"{name} is missing")
+        if _checksum(directory / name) != sums[name]:
+            raise _damaged(directory, f"{name} is not as it was written, its SHA-256 differs")
+
+
+def _damaged(directory: Path, what: str) -> ValueError:
+    return ValueError(
+        f"the checkpoint {directory} cannot be read, it is damaged or incomplete: {what}; copy it "
+        "again"
+    )
+
+
 def _read(directory: str | Path, items: ocp.args.Composite) -> Any:
     directory = _existing(directory)
+    _verify(directory)
     with _damage_named(directory), _checkpointer() as checkpointer:
         return checkpointer.restore(directory, items)
 
@@ -127,10 +272,8 @@ def _damage_named(directory: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files.
-        raise ValueError(
-            f"the checkpoint {directory} cannot be read, it is damaged or incomplete "
-            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0]}); copy it again"
-        ) from error
+        told = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise _damaged(directory, told) from error
 
 
 def _kind(leaf: Any) -> str:

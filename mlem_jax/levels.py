@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mlem_jax.ladder import Ladder
-from mlem_jax.process import Prediction, Process, convert, predict_data
+from mlem_jax.process import Prediction, Process, convert, predict_data, step_index
 from mlem_jax.types import Condition, Drift, Params, Scalar, State
 
 
@@ -64,6 +64,19 @@ def batched_time(network: Drift) -> Drift:
     def drift(params: Params, x: State, t: Scalar, *condition: Condition) -> State:
         batch = len(jax.tree.leaves(x)[0])
         return network(params, x, jnp.full((batch,), t), *condition)
+
+    return drift
+
+
+def at_steps(network: Drift) -> Drift:
+    """F(params, x, t) = network(params, x, i): a network that takes the training step i.
+
+    i = round(t) - 1 is a whole number, int32, as in `process.discrete`: between steps the nearest
+    counts.
+    """
+
+    def drift(params: Params, x: State, t: Scalar, *condition: Condition) -> State:
+        return network(params, x, step_index(t), *condition)
 
     return drift
 

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Int
 from numpy.typing import ArrayLike
 
-from mlem_jax.types import Condition, Drift, Params, Scalar, State, Times
+from mlem_jax.types import Scalar, State, Times
 
 
 class Process(NamedTuple):
@@ -106,8 +106,8 @@ def discrete(*, betas: ArrayLike | None = None, alphas_cumprod: ArrayLike | None
     released with it; one of the two forms is given. Training step i is the time t = i + 1, and
     t = 0 is the data; so 50 of 1000 steps at the "trailing" places are `uniform_grid(1000, 0, 50)`,
     and those of any other list of training steps are `grids.index_grid`. A network that takes the
-    training step and not t is made a level by `at_steps`. Between steps beta is constant, so log
-    alpha is linear; but where a step wipes the data out (beta 1), alpha is linear itself.
+    training step and not t is made a level by `levels.at_steps`. Between steps beta is constant, so
+    log alpha is linear; but where a step wipes the data out (beta 1), alpha is linear itself.
 
     Args:
         betas: variance of the noise that each training step adds, from the cleanest.
@@ -159,7 +159,8 @@ def _fall_of_steps(betas: ArrayLike | None, alphas_cumprod: ArrayLike | None) ->
     table = np.asarray(alphas_cumprod if betas is None else betas, np.float64)
     if table.ndim != 1 or not len(table):
         raise ValueError(f"expected {name} as a table of numbers, got shape {table.shape}")
-    kept = 1 - table if betas is not None else table / np.append(1.0, table[:-1])
+    with np.errstate(divide="ignore", invalid="ignore"):  # They are refused below.
+        kept = 1 - table if betas is not None else table / np.append(1.0, table[:-1])
     wrong = ~((kept > 0) & (kept < 1))  # NaN is wrong too.
     wrong[-1] &= kept[-1] != 0
     if wrong.any():
@@ -178,21 +179,6 @@ def _fall_of_steps(betas: ArrayLike | None, alphas_cumprod: ArrayLike | None) ->
 def step_index(t: Times) -> Int[Array, "*times"]:
     """i = round(t) - 1, at least 0: the training step of a `discrete` process nearest to t."""
     return jnp.maximum(jnp.round(t).astype(jnp.int32) - 1, 0)
-
-
-def at_steps(network: Callable[..., State]) -> Drift:
-    """F(params, x, t) = network(params, x, i): a network that takes the training step i.
-
-    i = round(t) - 1 is a whole number, int32, as in `discrete`: between steps the nearest counts.
-
-    Args:
-        network: `(params, x, i)`.
-    """
-
-    def drift(params: Params, x: State, t: Scalar, *condition: Condition) -> State:
-        return network(params, x, step_index(t), *condition)
-
-    return drift
 
 
 def perturb(process: Process, data: State, noise: State, t: Scalar) -> State:

@@ -33,7 +33,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
-from mlem_jax.grids import check_grid, in_double, schedules
+from mlem_jax.grids import check_grid, check_times, in_double, schedules
 from mlem_jax.process import Process, slope
 from mlem_jax.types import PerStep, Times
 
@@ -128,7 +128,7 @@ def diffusion_euler_maruyama(process: Process, times: ArrayLike, *, churn: float
             time does not fall.
     """
     _check_churn(churn)
-    times = check_grid(times)
+    times = check_grid(check_times(process, times))
     if times[0] < times[-1]:
         raise ValueError("expected a grid from the noise to the data, got the other direction")
     t, dt = times[:-1], np.diff(times)

@@ -87,7 +87,7 @@ def test_a_lower_level_is_used_where_it_lies_close_and_left_where_it_is_far_and_
     seen = []
     for gap, cost, expected in ((0.02, 1.0, 2), (2.0, 5.5, 1)):
         choice = choose_plan(
-            ladder(gap, (cost, 20.0)), problem(48), FINE, list(candidates()), 161.0, jax.random.key(7),
+            ladder(gap, (cost, 20.0)), problem(48), FINE, list(candidates()), 161.0, KEY,
             pilot=steps_of(12), samples=(16, 48),
             report=lambda stage, candidate, error: seen.append((stage, candidate.name, error)),
         )  # fmt: skip
@@ -96,6 +96,18 @@ def test_a_lower_level_is_used_where_it_lies_close_and_left_where_it_is_far_and_
         finished = choice.errors[:, -1]
         assert np.nanmin(finished) == float(choice.fit.held_out_error)
     assert all(np.isfinite(error) for _, _, error in seen)
+
+
+def test_what_is_in_the_cache_is_not_fitted_again():
+    cache, seen = {}, []
+    given = ladder(0.02), problem(16), FINE, list(candidates())[:2], 161.0, KEY
+    first = choose_plan(*given, pilot=steps_of(12), samples=(8, 16), cache=cache)
+    cache |= dict.fromkeys(cache, 7.0)
+    again = choose_plan(*given, pilot=steps_of(12), samples=(8, 16), cache=cache,
+                        report=lambda stage, candidate, error: seen.append(error))  # fmt: skip
+    assert seen
+    assert set(seen) == {7.0}
+    np.testing.assert_array_equal(again.fit.plan.weights, first.fit.plan.weights)
 
 
 def test_the_chosen_plan_runs_on_new_samples_about_as_well_as_was_said():

@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 
 from mlem_jax import process as pr
+from mlem_jax.grids import schedules
+from mlem_jax.levels import at_steps
+from mlem_jax.steps import ddim
 from tests.problems import normals
 
+BETAS = np.linspace(1e-4, 0.02, 1000)
 PROCESSES = {
     "cosine": pr.cosine(),
     "linear": pr.linear(),
     "exploding": pr.variance_exploding(),
     "flow": pr.rectified_flow(),
+    "discrete": pr.discrete(betas=BETAS),
+    "wiping": pr.discrete(betas=np.append(BETAS, 1.0)),
 }
 PREDICTIONS = (
     pr.predict_data,
@@ -98,10 +104,10 @@ def test_no_conversion_is_ever_nan_nor_is_its_derivative(process):
         assert not jnp.isnan(tangent).any()
 
 
-@pytest.mark.parametrize("name", ["cosine", "linear"])
+@pytest.mark.parametrize("name", ["cosine", "linear", "discrete", "wiping"])
 def test_variance_preserving_processes_preserve_variance(name):
-    t = jnp.linspace(0, 1, 101)
     process = PROCESSES[name]
+    t = process.end * jnp.linspace(0, 1, 101)
     np.testing.assert_allclose(process.alpha(t) ** 2 + process.sigma(t) ** 2, 1, atol=1e-12)
 
 
@@ -117,3 +123,83 @@ def test_a_prediction_of_another_shape_is_refused():
         pr.convert(
             pr.cosine(), pr.predict_v, pr.predict_data, jnp.ones(3), jnp.ones(2), jnp.asarray(0.5)
         )
+
+
+def test_a_discrete_process_is_its_table_and_falls_between():
+    process, kept = PROCESSES["discrete"], np.cumprod(1 - BETAS)
+    alpha, sigma = schedules(process, np.arange(1001.0))
+    np.testing.assert_allclose(alpha**2, np.append(1, kept), rtol=1e-12)
+    np.testing.assert_allclose(sigma[1:] ** 2, 1 - kept, rtol=1e-9)
+    assert sigma[0] == 0
+    between = schedules(process, np.linspace(0, 1000, 7001))
+    assert (np.diff(between[0]) < 0).all()
+    assert (np.diff(between[1]) > 0).all()
+    same = schedules(pr.discrete(alphas_cumprod=kept), np.linspace(0, 1000, 7001))
+    np.testing.assert_allclose(same, between, rtol=1e-9)
+
+
+def test_a_last_step_that_wipes_the_data_out_ends_in_pure_noise():
+    process = PROCESSES["wiping"]
+    alpha, sigma = schedules(process, [1000.0, 1000.25, 1000.5, 1001.0])
+    np.testing.assert_allclose(alpha / alpha[0], [1, 0.75, 0.5, 0], rtol=1e-12)
+    assert sigma[-1] == 1
+    assert all(np.isfinite(column).all() for column in ddim(process, np.linspace(1001, 0, 8))[:4])
+    same = pr.discrete(alphas_cumprod=np.cumprod(1 - np.append(BETAS, 1.0)))
+    np.testing.assert_allclose(schedules(same, [1000.5, 1001.0])[0], alpha[2:], rtol=1e-9)
+
+
+def test_a_discrete_process_has_its_digits_before_and_after_single_precision():
+    process, kept = pr.discrete(betas=BETAS), np.cumprod(1 - BETAS)
+    for _ in range(2):
+        alpha = schedules(process, np.arange(1.0, 1001.0))[0]
+        np.testing.assert_allclose(alpha**2, kept, rtol=1e-12)
+        with jax.enable_x64(False):
+            single = jax.jit(process.alpha)(jnp.arange(1, 1001, dtype=jnp.float32))
+            np.testing.assert_allclose(single**2, kept, rtol=1e-5)
+
+
+def test_a_network_of_training_steps_is_a_level():
+    assert pr.step_index(jnp.arange(0.0, 4.0)).tolist() == [0, 0, 1, 2]
+    assert pr.step_index(jnp.asarray(980.7)).dtype == jnp.int32
+    seen = at_steps(lambda params, x, index: params * x + index)
+    assert seen(2.0, jnp.asarray([1.0]), jnp.asarray(981.0)) == 982
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "one of betas and alphas_cumprod, got none"),
+        ({"betas": BETAS, "alphas_cumprod": BETAS}, "got both"),
+        ({"betas": 0.5}, r"betas as a table of numbers, got shape \(\)"),
+        ({"betas": []}, r"got shape \(0,\)"),
+        ({"betas": [0.1, 0.0, 0.1]}, "got 0.0 at step 1"),
+        ({"betas": [0.1, 1.0, 0.1]}, "got 1.0 at step 1"),
+        ({"betas": [0.1, 0.2, 1.1]}, "got 1.1 at step 2"),
+        ({"betas": [0.1, np.nan]}, "got nan at step 1"),
+        ({"betas": np.cumprod(1 - BETAS)[::-1] * 2}, "at step 0|at step"),
+        ({"alphas_cumprod": np.cumprod(1 - BETAS)[::-1]}, "from the cleanest step, got"),
+        ({"alphas_cumprod": [1.0, 0.9, 0.8]}, "got 1.0 at step 0"),
+        ({"alphas_cumprod": [0.9, 0.0, 0.0]}, "got 0.0 at step 1"),
+        ({"alphas_cumprod": [0.9, 0.8, -0.1]}, "got -0.1 at step 2"),
+    ],
+)
+def test_a_table_that_is_none_of_a_discrete_process_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        pr.discrete(**given)
+
+
+@pytest.mark.parametrize(
+    ("make", "numbers"),
+    [
+        (pr.cosine, {"offset": -0.1}),
+        (pr.cosine, {"offset": np.nan}),
+        (pr.linear, {"beta_min": -1.0}),
+        (pr.linear, {"beta_min": 20.0, "beta_max": 0.1}),
+        (pr.linear, {"beta_min": 0.0, "beta_max": 0.0}),
+        (pr.variance_exploding, {"maximum": 0.0}),
+        (pr.variance_exploding, {"maximum": np.inf}),
+    ],
+)
+def test_a_schedule_of_impossible_numbers_is_refused(make, numbers):
+    with pytest.raises(ValueError, match="all finite, got"):
+        make(**numbers)

@@ -5,7 +5,7 @@ better half of them on more samples, until one is left. One network with fitted 
 them, so the choice is no worse than that, but for the noise of the samples that judge.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -34,7 +34,7 @@ class Candidate(NamedTuple):
         steps: the integrator, on points of the fine steps.
         power: of v / c in the density of the places; see `place_levels`.
         memory: how many earlier outputs are known of each of these levels.
-        name: for whoever prints it.
+        name: of this candidate alone; for whoever prints it.
     """
 
     levels: tuple[int, ...]
@@ -90,6 +90,7 @@ def choose_plan(
     pilot: Steps,
     samples: Sequence[int] = (16, 32, 64),
     held_out: float = 1 / 4,
+    cache: MutableMapping[str, float] | None = None,
     report: Report | None = None,
 ) -> Choice:
     """argmin over the candidates of the held-out error of their fitted plans, by halving.
@@ -105,6 +106,9 @@ def choose_plan(
         samples: how many samples the candidates of each round are fitted and judged on; after
             each round the better half of them goes on.
         held_out: share of the samples that judge.
+        cache: held-out errors by the name of a candidate and the number of samples; what is in it
+            is not fitted again, so one that is kept on disk makes the choice resumable. It must be
+            of the same ladder, problem and budget.
         report: called after each fit, for a progress bar.
 
     Raises:
@@ -117,22 +121,25 @@ def choose_plan(
     if not running:
         raise ValueError(f"expected a candidate that a budget of {budget:g} suits, got none of "
                          f"{len(candidates)}; take fewer steps, or cheaper levels")  # fmt: skip
+    cache = {} if cache is None else cache
     errors = np.full((len(candidates), len(samples)), np.nan)
-    fits: dict[int, Fit] = {}
-    for number, size in enumerate(min(size, count) for size in samples):
-        part = jnp.arange(size)
+    sizes = [min(size, count) for size in samples]
+    for number, size in enumerate(sizes):
         for place, needed in running:
-            own = candidates[place]
-            fits[place] = _fitted(ladder, problem, kept, own, needed, part, held_out)
-            errors[place, number] = float(fits[place].held_out_error)
+            own, name = candidates[place], f"{candidates[place].name}, {size} samples"
+            if name not in cache:
+                found = _fitted(ladder, problem, kept, own, needed, size, held_out)
+                cache[name] = float(found.held_out_error)
+            errors[place, number] = cache[name]
             if report is not None:
-                report(f"{number + 1} of {len(samples)}", own, errors[place, number])
+                report(f"{number + 1} of {len(sizes)}", own, cache[name])
         running.sort(key=lambda given: np.nan_to_num(errors[given[0], number], nan=np.inf))
-        running = running[: max(1, len(running) // 2)] if number + 1 < len(samples) else running
-    best = running[0][0]
+        running = running[: max(1, len(running) // 2)] if number + 1 < len(sizes) else running
+    best, needed = running[0]
     chosen = candidates[best]
+    fit = _fitted(ladder, problem, kept, chosen, needed, sizes[-1], held_out)
     costs = known_costs(pick_levels(ladder, chosen.levels))
-    return Choice(chosen, fits[best], float(price(fits[best].plan, costs).costs.sum()), errors)
+    return Choice(chosen, fit, float(price(fit.plan, costs).costs.sum()), errors)
 
 
 def fine_solution(ladder: Ladder, problem: Problem, fine: Steps, coarse: Iterable[Steps]) -> Fine:
@@ -203,12 +210,13 @@ def _fitted(
     fine: Fine,
     candidate: Candidate,
     needed: Bool[np.ndarray, "steps levels"],
-    samples: jax.Array,
+    size: int,
     held_out: float,
 ) -> Fit:
+    samples = jnp.arange(size)
     own = take(along(problem, fine.steps, candidate.steps), samples)
     path = jax.tree.map(lambda leaf: leaf[:, samples], states_on(fine, candidate.steps))
     return fit_plan(
         pick_levels(ladder, candidate.levels), own, candidate.steps, needed, path,
-        memory=candidate.memory, held_out=max(1, round(held_out * len(samples))),
+        memory=candidate.memory, held_out=max(1, round(held_out * size)),
     )  # fmt: skip
