@@ -1,12 +1,14 @@
+"""Claims about training on the denoising loss."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from mlem_jax import denoise
+from mlem_jax import levels
 from mlem_jax import process as pr
-from mlem_jax.levels import data_drift
+from mlem_jax.nets import denoise
 from tests.problems import normals
 
 COSINE = pr.cosine()
@@ -92,7 +94,7 @@ def test_a_network_is_asked_at_the_same_times_in_training_and_in_sampling():
     )
     # E|x/(1+t^2) - x_0|^2 = t^2/(1+t^2) with unit data: nearly 1 beyond the first band.
     assert float(losses[1:].mean()) == pytest.approx(1.0, abs=0.1)
-    sampled = data_drift(shrink, process, pr.predict_data)((), jnp.ones((1, 3)), jnp.asarray(80.0))
+    sampled = levels.data(shrink, process, pr.predict_data)((), jnp.ones((1, 3)), jnp.asarray(80.0))
     np.testing.assert_allclose(sampled, 1 / 6401)
 
 
@@ -113,13 +115,28 @@ def test_losses_by_band_are_taken_in_their_bands():
     assert np.unique(bands, return_counts=True)[1].tolist() == [6, 6, 6, 6]
 
 
-def test_half_of_the_pictures_are_mirrored_and_none_otherwise_changed():
-    pictures = normals(5, 400, 2, 3, 1)
-    flipped = denoise.random_flips(jax.random.key(0), pictures)
-    same = (flipped == pictures).all(axis=(1, 2, 3))
-    mirrored = (flipped == pictures[:, :, ::-1]).all(axis=(1, 2, 3))
-    assert (same ^ mirrored).all()
-    assert abs(same.sum() - 200) < 5 * 10  # 5 standard errors.
+@pytest.mark.parametrize("followed", [False, True])
+def test_without_mirroring_in_the_data_no_mirrored_picture_reaches_the_network(followed):
+    # A process without noise: the network is shown the very pictures that the data gives.
+    clean = pr.Process(jnp.ones_like, jnp.zeros_like, end=1.0)
+    seen = []
+
+    def network(params, x, t):
+        jax.debug.callback(lambda x: seen.append(np.asarray(x)), x)
+        return params * x
+
+    trainer = denoise.denoising_trainer(
+        clean, pr.predict_data, network, optax.sgd(0.1), teacher=network if followed else None
+    )
+    state, step = trainer.init(jnp.asarray(0.5)), jax.jit(trainer.step)
+    for seed in range(20):
+        state, _ = step(state, IMAGES, jax.random.key(seed), jnp.asarray(1.0))
+    jax.block_until_ready(state)
+    jax.effects_barrier()
+    assert len(seen) == (40 if followed else 20)
+    for pictures in seen:
+        np.testing.assert_array_equal(pictures, IMAGES)
+        assert not (pictures == IMAGES[:, :, ::-1]).all(axis=(1, 2, 3)).any()
 
 
 def test_a_network_that_follows_another_ends_at_it_and_not_at_the_data():

@@ -1,9 +1,11 @@
+"""Claims about the family of networks."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlem_jax import unet
+from mlem_jax.nets import unet
 from tests.problems import normals
 
 SMALL = unet.Architecture(base=4, middle=1, bottom=1, scales=2, patch=2)
