@@ -8,9 +8,9 @@ in results/ was made with `--out results`.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +18,21 @@ import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import track
+from rich.table import Table
 
-from experiments.common import runs
-from experiments.common.pictures import Method, Result, best_of_groups, picture_rows, run, table
-from experiments.ladders.shipped import PROCESS, SHIPPED, load, measured_gamma, relative_costs
-from experiments.common.machine import provenance
-from mlem_jax import draws, gates, plan, process, steps
-from mlem_jax.levels import Levels, measure_costs
-from mlem_jax.noise import draw_starts
-from mlem_jax.steps import Grid
-from mlem_jax.types import Key, Logits
+from experiments.common import runs, tiny
+from experiments.common.benchmark import Benchmark, alone, ends_of, row_of
+from experiments.common.method import Method, Run
+from experiments.common.pictures import Strip, picture_rows
+from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
+from experiments.ladders.shipped import SHIPPED, Trained, load, measured_gamma, relative_costs
+from mlem_jax import draw_plan, draw_starts, draws, fit_budget, gates, measure_costs, plans
+from mlem_jax.grids import Grid
+from mlem_jax.types import Key
 
 FEW = (10, 20, 50, 100, 200)
 """Steps at which the top level runs alone."""
+KINDS = {"independent": draws.independent, "systematic": draws.systematic}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,111 +59,148 @@ class Settings:
     machine, but not the same from run to run."""
     seed: int = 0
     """Of the starts, the Brownian path and the gates."""
+    tiny: bool = False
+    """On two random networks, in seconds: does it run here? The numbers mean nothing."""
     out: Path = Path("runs/quickstart")
     """Where quickstart.json and quickstart.png go."""
 
 
+class Drawn(NamedTuple):
+    """A row of the result, and the pictures it speaks of."""
+
+    row: dict[str, Any]
+    pictures: np.ndarray
+
+
 def main(settings: Settings) -> None:
     """Run every method, print the table, write the files."""
+    with tiny.settings_of(settings, shrink) as own:
+        run_all(own)
+
+
+def shrink(settings: Settings, folder: Path) -> Settings:
+    """As little as there can be of everything."""
+    return dataclasses.replace(settings, ladder=tiny.random_ladder(folder), images=2,
+                               reference_steps=24, base_steps=16, budgets=(5.0, 9.0))  # fmt: skip
+
+
+def run_all(settings: Settings) -> None:
+    """The experiment itself."""
     start_key, path_key, gate_key = jax.random.split(jax.random.key(settings.seed), 3)
     console = Console(width=110)
     with console.status("loading the levels"):
-        ladder = load(settings.ladder, settings.levels)
-        x = draw_starts(start_key, jnp.arange(settings.images), ladder.shape)
-        drifts, costs = ladder.levels
+        trained = load(settings.ladder, settings.levels)
+        samples = jnp.arange(settings.images)
+        x = draw_starts(start_key, samples, trained.shape)
         if settings.measure:
-            costs = relative_costs(measure_costs(drifts, ladder.params, x, jnp.float32(0.5)))
-            ladder = ladder._replace(levels=Levels(drifts, costs))
-    gamma = settings.gamma or measured_gamma(costs, ladder.losses)
+            measured = measure_costs(trained.ladder, x, jnp.float32(0.5))
+            costs = relative_costs(measured.costs)
+            trained = trained._replace(ladder=dataclasses.replace(measured, costs=costs))
+    costs = trained.ladder.costs
+    gamma = settings.gamma or measured_gamma(costs, trained.losses)
     console.print(f"one evaluation costs {', '.join(f'{c:.3f}' for c in costs)}; gamma {gamma:.2f}")
 
-    fine = steps.uniform_grid(PROCESS.end, 0.0, settings.reference_steps)
-    top = plan.full_plan(settings.reference_steps, len(costs), len(costs))
-    results: list[Result] = []
+    fine = fine_grid(settings.reference_steps)
+    benchmark = Benchmark("ddpm", x, samples, path_key, fine, x)
+    drawn: list[Drawn] = []
 
-    def run_all(methods: Iterable[Method], title: str) -> None:
-        for method in track(list(methods), title, console=console):
-            reference = results[0] if results else None
-            results.append(run(method, ladder, x, path_key, fine, reference))
+    def draw(own: Iterable[Run], title: str) -> None:
+        nonlocal benchmark
+        for run in track(list(own), title, console=console):
+            (end,), (seconds,) = ends_of(run, trained, benchmark)
+            if not drawn:  # The reference comes first.
+                benchmark = benchmark._replace(reference=end)
+            drawn.append(Drawn(row_of(run, 0, end, seconds, trained, benchmark), np.asarray(end)))
 
-    run_all([Method("reference", "top level, reference", fine, top)], "the reference          ")
-    run_all(few_steps(len(costs), fine), "the top level alone    ")
+    draw(alone(trained, [len(fine) - 1], lambda _: {"uniform": fine}), "the reference          ")
+    few = [count for count in FEW if count < len(fine)]
+    draw(alone(trained, few, lambda n: coarse_grids(fine, n)), "the top level alone    ")
     # All others step through the kind of grid that served the top level best at its most steps.
-    kind = best_of_groups(results)[-1].row["method"].split(", ")[-1]
+    kind = best_of_groups(drawn)[-1].row["grid"]
     base = coarse_grids(fine, settings.base_steps)[kind]
-    run_all(rivals(settings.budgets, costs, base), "smaller levels, switch ")
-    run_all(multilevel(settings.budgets, costs, gamma, base, gate_key), "multilevel             ")
+    draw(rivals(settings.budgets, costs, base, kind), "smaller levels, switch ")
+    draw(multilevel(settings.budgets, trained, gamma, base, kind, gate_key),
+         "multilevel             ")  # fmt: skip
 
-    shown = best_of_groups(results)
+    shown = best_of_groups(drawn)
     console.print(table(shown, len(costs)))
-    settings.out.mkdir(parents=True, exist_ok=True)
-    result = {
-        **provenance("experiments.quickstart"),
-        "settings": runs.recorded(settings),
-        "costs": costs,
-        "gamma": gamma,
-        "rows": [{**each.row, "shown": any(each is one for one in shown)} for each in results],
-    }  # fmt: skip
-    (settings.out / "quickstart.json").write_text(json.dumps(result, indent=1) + "\n")
-    picture_rows(str(settings.out / "quickstart.png"), shown)
-    console.print(f"wrote {settings.out}/quickstart.json and {settings.out}/quickstart.png")
+    strips = [Strip(name_of(row), row["cost"], row["mse"], own) for row, own in shown]
+    rows = [each.row | {"shown": any(each is one for one in shown)} for each in drawn]
+    result = {"costs": costs, "gamma": gamma, "rows": rows}
+    runs.finish("quickstart", settings, result, lambda file: picture_rows(file, strips),
+                console=console)  # fmt: skip
 
 
-def coarse_grids(fine: Grid, count: int) -> dict[str, Grid]:
-    """Grids of `count` steps on points of the fine one, with its ends."""
-    # The log-SNR is infinite at both ends: it is spread over the range of Karras et al. (sigma
-    # from 80 to 0.002) as far as the fine grid has it, and the ends are one step more each.
-    log_snr = np.array(process.log_snr(PROCESS, jnp.asarray(fine[1:-1])))
-    within = (log_snr >= -2 * np.log(80.0)) & (log_snr <= -2 * np.log(0.002))
-    first, last = fine[1:-1][within][[0, -1]]
-    inner = steps.log_snr_grid(PROCESS, first, last, count - 2)
-    return {
-        "uniform": steps.subgrid(fine, steps.uniform_grid(fine[0], fine[-1], count)),
-        "log-SNR": steps.subgrid(fine, np.concatenate([fine[:1], inner, fine[-1:]])),
-    }
-
-
-def few_steps(levels: int, fine: Grid) -> Iterator[Method]:
-    """The top level alone, Euler-Maruyama, on both kinds of grid."""
-    for count in FEW:
-        if count < len(fine):
-            for kind, grid in coarse_grids(fine, count).items():
-                name = f"top level, {count} steps"
-                yield Method(name, f"{name}, {kind}", grid, plan.full_plan(count, levels, levels))
-
-
-def rivals(budgets: tuple[float, ...], costs: tuple[float, ...], base: Grid) -> Iterator[Method]:
+def rivals(
+    budgets: tuple[float, ...], costs: tuple[float, ...], base: Grid, kind: str
+) -> Iterator[Run]:
     """Each smaller level; and for each budget the switch, from every level that can be paid."""
     count, top = len(base) - 1, len(costs)
     for level in range(1, top):
-        name = f"level {level}, {count} steps"
-        yield Method(name, name, base, plan.full_plan(count, top, level))
+        method = Method("level", (level,), kind)
+        yield Run(method, {"steps": count}, base, [plans.full(count, 1, 1)])
     for budget in budgets:
         for early, cost in enumerate(costs[:-1], start=1):
             at = round((count - budget) / (1 - cost))
             if 0 < at < count:
-                name = f"switch at step {at}, level {early} to {top}"
-                switch = plan.switch_plan(count, top, at, early=early, late=top)
-                yield Method(f"switch, budget {budget:g}", name, base, switch)
+                method = Method("switch", (early, top), kind)
+                plan = plans.switch(count, 2, at, early=1, late=2)
+                yield Run(method, {"budget": budget, "steps": count, "at": at}, base, [plan])
 
 
 def multilevel(
-    budgets: tuple[float, ...], costs: tuple[float, ...], gamma: float, base: Grid, key: Key
-) -> Iterator[Method]:
+    budgets: tuple[float, ...], trained: Trained, gamma: float, base: Grid, kind: str, key: Key
+) -> Iterator[Run]:
     """Plans of every budget, with independent and with systematic draws of the same gates."""
-
-    def family(scale: float) -> Logits:
-        logits = gates.theory_gates(costs, len(base) - 1, scale=scale, gamma=gamma)
-        # The bottom at every step: where nothing runs, the predicted data would be 0.
-        return logits.at[:, 0].set(jnp.inf)
-
+    costs = trained.ladder.costs
+    # The bottom at every step: where nothing runs, the predicted data would be 0.
+    theory = gates.keep_open(gates.theory(costs, gamma=gamma))
+    t = SAMPLERS["ddpm"].table(base).t
     for number, budget in enumerate(budgets):
-        logits = plan.fit_budget(family, costs, budget)
-        expected = float(plan.expected_price(logits, costs).costs.sum())
-        own_key = jax.random.fold_in(key, number)
-        for kind, draw in (("independent", draws.independent), ("systematic", draws.systematic)):
-            name = f"ML-EM, budget {budget:g}, {kind}"
-            yield Method(name, name, base, plan.draw_plan(draw, logits, own_key), expected)
+        for name, draw in KINDS.items():
+            logits = fit_budget(theory, t, costs, budget, draw=draw)
+            method = Method("ML-EM", tuple(range(1, len(costs) + 1)), kind, 1, "theory", name,
+                            "impulse")  # fmt: skip
+            plan = draw_plan(draw, logits, jax.random.fold_in(key, number))
+            yield Run(method, {"budget": budget, "steps": len(base) - 1}, base, [plan])
+
+
+def group_of(row: dict[str, Any]) -> str:
+    """What it is a variant of; of the variants the one with the least error is shown."""
+    given = row["parameters"]
+    paid = f"budget {given['budget']:g}" if "budget" in given else f"{given['steps']} steps"
+    family = f"level {row['levels'][0]}" if row["family"] == "level" else row["family"]
+    return ", ".join(word for word in (family, paid, row["draw"]) if word)
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """The group, and which variant it is."""
+    at = row["parameters"].get("at")
+    variants = {"top level": row["grid"], "switch": f"level {row['levels'][0]} for {at} steps"}
+    variant = variants.get(row["family"], "")
+    return f"{group_of(row)}, {variant}" if variant else group_of(row)
+
+
+def best_of_groups(drawn: list[Drawn]) -> list[Drawn]:
+    """Of each group the one with the least error, in the order of the groups."""
+    best: dict[str, Drawn] = {}
+    for each in drawn:
+        held = best.setdefault(group_of(each.row), each)
+        if each.row["mse"] < held.row["mse"]:
+            best[group_of(each.row)] = each
+    return list(best.values())
+
+
+def table(drawn: list[Drawn], levels: int) -> Table:
+    """The rows as one reads them."""
+    shown = Table("method", f"evaluations of levels 1-{levels}", "cost", "mse", "seconds",
+                  caption="cost in evaluations of the top level; mse to the reference, which is "
+                          "the first; seconds of the solver")  # fmt: skip
+    for row, _ in drawn:
+        evaluations = " ".join(str(count) for count in row["evaluations"])
+        shown.add_row(name_of(row), evaluations, f"{row['cost']:.1f}", f"{row['mse']:.1e}",
+                      f"{row['seconds']:.2f}")  # fmt: skip
+    return shown
 
 
 if __name__ == "__main__":

@@ -10,14 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from rich.progress import track
 
+from experiments.common import tiny
+from experiments.common.samplers import SAMPLERS, fine_grid
 from experiments.ladders import images
-from experiments.ladders.shipped import PROCESS, SHIPPED, load
-from mlem_jax.noise import brownian_path, draw_starts, snr_clock
-from mlem_jax.plan import full_plan
-from mlem_jax.solve import solve
-from mlem_jax.steps import ddpm, uniform_grid
+from experiments.ladders.shipped import SHIPPED, load
+from mlem_jax import Problem, brownian_path, draw_starts, plans, solve_chunks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,24 +36,36 @@ class Settings:
     """Pictures in a row."""
     chunk: int = 16
     """Pictures drawn at a time: bounds the memory."""
+    tiny: bool = False
+    """From a random network, in seconds: does it run here?"""
     out: Path = Path("runs/samples.png")
     """The grid."""
 
 
 def main(settings: Settings) -> None:
-    """Draw chunk by chunk, write the grid."""
-    ladder = load(settings.ladder, (settings.level,))
+    """Draw, write the grid."""
+    with tiny.settings_of(settings, shrink) as own:
+        draw(own)
+
+
+def shrink(settings: Settings, folder: Path) -> Settings:
+    """As little as there can be of everything."""
+    return dataclasses.replace(settings, ladder=tiny.random_ladder(folder), level=2, images=6,
+                               steps=4, columns=3, chunk=2)  # fmt: skip
+
+
+def draw(settings: Settings) -> None:
+    """Chunk by chunk, as the memory allows."""
+    trained = load(settings.ladder, (settings.level,))
     start_key, path_key = jax.random.split(jax.random.key(settings.seed))
-    grid = uniform_grid(PROCESS.end, 0.0, settings.steps)
-    steps, plan = ddpm(PROCESS, grid), full_plan(settings.steps, 1, 1)
-    drawn = []
-    for first in track(range(0, settings.images, settings.chunk), "drawing"):
-        samples = jnp.arange(first, min(first + settings.chunk, settings.images))
-        x = draw_starts(start_key, samples, ladder.shape)
-        path = brownian_path(path_key, snr_clock(PROCESS, grid), samples=samples)
-        drawn.append(np.asarray(solve(ladder.levels, ladder.params, x, steps, plan, path)))
+    steps = SAMPLERS["ddpm"].table(fine_grid(settings.steps))
+    samples = jnp.arange(settings.images)
+    x = draw_starts(start_key, samples, trained.shape)
+    problem = Problem(x, brownian_path(path_key, steps, samples=samples))
+    plan = plans.full(settings.steps, 1, 1)
+    drawn = np.asarray(solve_chunks(trained.ladder, problem, steps, plan, chunk=settings.chunk))
     settings.out.parent.mkdir(parents=True, exist_ok=True)
-    images.grid(images.to_uint8(np.concatenate(drawn)), settings.columns).save(settings.out)
+    images.grid(images.to_uint8(drawn), settings.columns).save(settings.out)
     print(f"wrote {settings.out}")
 
 

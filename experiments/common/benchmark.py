@@ -115,18 +115,24 @@ def rows_of(
         others = ends_of(run, trained, chosen_on, noise_along)[0]
         best = int(np.argmin([square_errors(end, chosen_on.reference).mean() for end in others]))
     return [
-        {
-            "sampler": judged.sampler,
-            **fields(run.method),
-            "parameters": run.parameters,
-            "number": number,
-            **paid_for(plan, run.method, trained),
-            **errors_of(end, judged),
-            "seconds": taken,
-            "best": number == best,
-        }
-        for number, (plan, end, taken) in enumerate(zip(run.plans, ends, seconds, strict=True))
+        row_of(run, number, end, taken, trained, judged) | {"best": number == best}
+        for number, (end, taken) in enumerate(zip(ends, seconds, strict=True))
     ]
+
+
+def row_of(
+    run: Run, number: int, end: jax.Array, seconds: float, trained: Trained, judged: Benchmark
+) -> dict[str, Any]:
+    """What a result has to say of one draw of a run, which ended there after so many seconds."""
+    return {
+        "sampler": judged.sampler,
+        **fields(run.method),
+        "parameters": run.parameters,
+        "number": number,
+        **paid_for(run.plans[number], run.method, trained),
+        **errors_of(end, judged),
+        "seconds": seconds,
+    }
 
 
 def errors_of(end: jax.Array, benchmark: Benchmark) -> dict[str, Any]:
