@@ -11,9 +11,9 @@ along the other:
     x = mlem.solve(ladder, problem, steps, mlem.draw_plan(mlem.draws.midpoint, logits, None))
 
 What a first script needs is here; families are in modules: `process`, `grids`, `steps`, `levels`,
-`gates`, `draws`, `plans`, `solver`, `evaluate`, `frontier`, `diagnosis`. Three more are loaded when
-they are first asked for, since they need other libraries: `learn` (optax), `nets` (flax, optax)
-and `checkpoint` (orbax).
+`gates`, `draws`, `plans`, `solver`, `fitting`, `evaluate`, `frontier`, `diagnosis`. Three more are
+loaded when they are first asked for, since they need other libraries: `learn` (optax), `nets`
+(flax, optax) and `checkpoint` (orbax).
 """
 
 import importlib
@@ -23,6 +23,7 @@ from mlem_jax import (
     diagnosis,
     draws,
     evaluate,
+    fitting,
     frontier,
     gates,
     grids,
@@ -66,6 +67,7 @@ __all__ = [
     "draws",
     "evaluate",
     "fit_budget",
+    "fitting",
     "frontier",
     "gates",
     "grids",

@@ -40,8 +40,9 @@ from mlem_jax.plans.memory import remember
 from mlem_jax.plans.plan import Memory, Plan, fingerprint, make_plan
 from mlem_jax.problem import Problem, batch_size, take
 from mlem_jax.solver.check import checked_table
+from mlem_jax.solver.output import evaluate_level
 from mlem_jax.solver.solve import solve
-from mlem_jax.solver.step import Table, evaluate_level
+from mlem_jax.solver.step import Table
 from mlem_jax.steps import Steps
 from mlem_jax.types import State
 

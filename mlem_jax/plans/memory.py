@@ -68,6 +68,27 @@ def remember(needed: ArrayLike, counts: Sequence[int]) -> Memory:
     return Memory(jnp.zeros((steps, slots), keep.dtype), keep, write)
 
 
+def last_estimates(steps: int, levels: int, lags: int) -> Memory:
+    """The last estimates F, the newest first: what a multistep method looks back to."""
+    shift = jnp.broadcast_to(jnp.eye(lags, k=-1), (steps, lags, lags))
+    newest = jnp.zeros((steps, lags, levels + 1)).at[:, :1, -1].set(1.0)
+    return Memory(jnp.zeros((steps, lags)), shift, newest)
+
+
+def join_memories(first: Memory, second: Memory) -> Memory:
+    """The slots of both, side by side; neither knows of the other."""
+    dtype = jnp.promote_types(first.keep.dtype, second.keep.dtype)
+    first, second = jax.tree.map(lambda table: table.astype(dtype), (first, second))
+    apart = jnp.zeros((*first.read.shape, second.read.shape[1]), dtype)
+    above = jnp.concatenate([first.keep, apart], axis=2)
+    below = jnp.concatenate([apart.swapaxes(1, 2), second.keep], axis=2)
+    return Memory(
+        jnp.concatenate([first.read, second.read], axis=1),
+        jnp.concatenate([above, below], axis=1),
+        jnp.concatenate([first.write, second.write], axis=1),
+    )
+
+
 def hold(openings: Openings, steps: Steps) -> Plan:
     """F = sum_k (F^k - F^{k-1}) as of the last opening of each; before it, nothing.
 

@@ -30,9 +30,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mlem_jax.ladder import Ladder
+from mlem_jax.plans.memory import join_memories, last_estimates
 from mlem_jax.plans.plan import Plan
+from mlem_jax.solver.output import evaluate_level
 from mlem_jax.steps import Steps
-from mlem_jax.types import Condition, Drift, Params, Scalar, State
+from mlem_jax.types import Condition, Drift, Params, State
 
 
 class Table(NamedTuple):
@@ -78,24 +80,13 @@ class Carry(NamedTuple):
 
 def make_table(steps: Steps, plan: Plan, dtype: Any) -> Table:
     """The plan's slots, then one for each estimate that a multistep method looks back to."""
-    count, slots = plan.memory.read.shape
-    levels, lags = plan.weights.shape[1], steps.push.shape[1]
-    none, own = jnp.zeros((count, slots)), jnp.zeros((count, lags))
-    # Estimates pass from slot to slot, the newest comes in at the first.
-    shift = jnp.broadcast_to(jnp.eye(lags, k=-1), (count, lags, lags))
-    newest = jnp.zeros((count, lags, levels + 1)).at[:, :1, -1].set(1.0)
-    apart = jnp.zeros((count, slots, lags))
-    keep = jnp.concatenate([
-        jnp.concatenate([plan.memory.keep.astype(dtype), apart.astype(dtype)], axis=2),
-        jnp.concatenate([apart.swapaxes(1, 2).astype(dtype), shift.astype(dtype)], axis=2),
-    ], axis=1)  # fmt: skip
+    count, levels = plan.weights.shape
+    lags = steps.push.shape[1]
+    memory = join_memories(plan.memory, last_estimates(count, levels, lags))
+    push = jnp.concatenate([jnp.zeros_like(memory.read[:, lags:]), steps.push], axis=1)
     columns = {
-        "t": steps.t, "scale": steps.scale, "gain": steps.gain, "noise": steps.noise,
-        "push": _join(none, steps.push, dtype),
-        "weights": plan.weights,
-        "read": _join(plan.memory.read, own, dtype),
-        "keep": keep,
-        "write": _join(plan.memory.write, newest, dtype),
+        "t": steps.t, "scale": steps.scale, "gain": steps.gain, "noise": steps.noise, "push": push,
+        "weights": plan.weights, **memory._asdict(),
     }  # fmt: skip
     return Table(**{name: each.astype(dtype) for name, each in columns.items()}, needed=plan.needed)
 
@@ -155,10 +146,6 @@ def mlem_step(
     return Carry(moved, _add(kept, row.write[:, -1], estimate))
 
 
-def _join(left: Array, right: Array, dtype: Any) -> Array:
-    return jnp.concatenate([left.astype(dtype), right.astype(dtype)], axis=1)
-
-
 def _dot(coefficients: Float[Array, "*rows slots"], memory: State) -> State:
     """Sums over the slots; in full precision, also where products are cut short by default."""
     return jax.tree.map(
@@ -176,41 +163,3 @@ def _add(sums: State, coefficients: Float[Array, "*slots"], output: State) -> St
         ) * own,
         sums, output,
     )  # fmt: skip
-
-
-def evaluate_level(
-    k: int, drift: Drift, params: Params, x: State, t: Scalar, condition: Condition
-) -> State:
-    """f^k(x, t), with an error that says which level failed, and how it was called.
-
-    Raises:
-        ValueError: if the level fails, or returns something unlike the state.
-    """
-    given = () if condition is None else (condition,)
-    try:
-        output = drift(params, x, t, *given)
-    except Exception as error:
-        called = "params, x, t" if condition is None else "params, x, t, condition"
-        raise ValueError(
-            f"level {k + 1} failed when it was called with ({called}), x of {_told(x)} and t a "
-            f"number: {type(error).__name__}: {error}\nA level takes one time for the whole batch; "
-            "wrap a network that wants one for each sample in levels.batched_time"
-        ) from error
-    same = jax.tree.structure(output) == jax.tree.structure(x) and all(
-        jnp.shape(own) == jnp.shape(leaf) and jnp.result_type(own) == leaf.dtype
-        for own, leaf in zip(jax.tree.leaves(output), jax.tree.leaves(x), strict=True)
-    )
-    if not same:
-        raise ValueError(f"expected level {k + 1} to return {_told(x)}, like the state, got "
-                         f"{_told(output)}")  # fmt: skip
-    return output
-
-
-def _told(tree: Any) -> str:
-    """Dtypes and shapes, in words."""
-    if jax.tree_util.all_leaves([tree]):
-        array = hasattr(tree, "dtype")
-        return f"{tree.dtype}{list(tree.shape)}" if array else f"a {type(tree).__name__}"
-    if tree is None:
-        return "None"
-    return str(jax.tree.map(_told, tree))
