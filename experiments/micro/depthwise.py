@@ -1,10 +1,9 @@
 """Which form of the per-channel filter is fastest here? Forward and gradient, by width.
 
-Prints a table and writes results/depthwise_PLATFORM.json. `unet.default_depthwise` follows it.
+Prints a table and writes results/depthwise_PLATFORM.json. `nets.default_depthwise` follows it.
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +16,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from experiments.common.machine import provenance
-from mlem_jax import unet
+from experiments.common import runs, tiny
+from mlem_jax import nets
 
 FORMS = {
-    "shifts": unet.depthwise_shifts,
-    "shifts, own gradient": unet.depthwise_trained,
-    "convolution": unet.depthwise_convolution,
+    "shifts": nets.depthwise_shifts,
+    "shifts, own gradient": nets.depthwise_trained,
+    "convolution": nets.depthwise_convolution,
 }
 
 
@@ -37,34 +36,44 @@ class Settings:
     """Side x channels."""
     repeats: int = 7
     """Timed runs of each; the median is shown, all are kept."""
+    tiny: bool = False
+    """One small shape, to see that it runs."""
     out: Path = Path("results")
     """Where the result goes."""
 
 
 def main(settings: Settings) -> None:
     """Time every form on every shape."""
-    rows = []
-    for shape in track(settings.shapes, "timing"):
-        side, channels = map(int, shape.split("x"))
-        x = jnp.ones((settings.batch, side, side, channels))
-        taps = jnp.ones((3, 3, channels))
-        for name, form in FORMS.items():
-            forward = milliseconds(jax.jit(form), x, taps, settings.repeats)
-            gradient = milliseconds(gradient_of(form), x, taps, settings.repeats)
-            rows.append({"shape": shape, "form": name, "forward": forward, "gradient": gradient})
-    shown = Table("side x channels", "form", "forward, ms", "gradient, ms")
-    for row in rows:
-        forward, gradient = (sorted(row[part])[settings.repeats // 2] for part in
-                             ("forward", "gradient"))  # fmt: skip
-        shown.add_row(row["shape"], row["form"], f"{forward:.2f}", f"{gradient:.2f}")
-    Console(width=90).print(shown)
-    settings.out.mkdir(parents=True, exist_ok=True)
-    file = settings.out / f"depthwise_{jax.default_backend()}.json"
-    result = {**provenance("experiments.micro.depthwise"), "batch": settings.batch, "rows": rows}
-    file.write_text(json.dumps(result, indent=1) + "\n")
+    console = Console(width=90)
+    with tiny.settings_of(settings, made_tiny) as asked:
+        shapes = track(asked.shapes, "timing", console=console)
+        rows = [row for shape in shapes for row in rows_of(shape, asked)]
+        console.print(shown(rows))
+        name = f"depthwise_{jax.default_backend()}"
+        runs.finish(name, asked, {"rows": rows}, console=console)
 
 
-def gradient_of(form: unet.DepthwiseFilter) -> Callable[..., Any]:
+def made_tiny(settings: Settings, _: Path) -> Settings:
+    """One small shape."""
+    return dataclasses.replace(settings, batch=2, shapes=("8x4",), repeats=1)
+
+
+def rows_of(shape: str, settings: Settings) -> list[dict[str, Any]]:
+    """A row per form."""
+    side, channels = map(int, shape.split("x"))
+    x, taps = jnp.ones((settings.batch, side, side, channels)), jnp.ones((3, 3, channels))
+    return [
+        {
+            "shape": shape,
+            "form": name,
+            "forward": milliseconds(jax.jit(form), x, taps, settings.repeats),
+            "gradient": milliseconds(gradient_of(form), x, taps, settings.repeats),
+        }
+        for name, form in FORMS.items()
+    ]
+
+
+def gradient_of(form: Callable[..., jax.Array]) -> Callable[..., Any]:
     """Gradient of a sum of squares in image and taps."""
     return jax.jit(jax.grad(lambda x, taps: jnp.sum(form(x, taps) ** 2), argnums=(0, 1)))
 
@@ -78,6 +87,15 @@ def milliseconds(run: Callable[..., Any], x: jax.Array, taps: jax.Array, repeats
         jax.block_until_ready(run(x, taps))
         times.append(1e3 * (time.perf_counter() - begun))
     return times
+
+
+def shown(rows: list[dict[str, Any]]) -> Table:
+    """Medians, as one reads them."""
+    table = Table("side x channels", "form", "forward, ms", "gradient, ms")
+    for row in rows:
+        medians = (sorted(row[part])[len(row[part]) // 2] for part in ("forward", "gradient"))
+        table.add_row(row["shape"], row["form"], *(f"{median:.2f}" for median in medians))
+    return table
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ it asks for. Writes results/learning_cost_<cpu or gpu>.json.
 """
 
 import dataclasses
-import json
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +19,13 @@ import optax
 import tyro
 from rich.console import Console
 
-from experiments.common import runs
+from experiments.common import runs, tiny
+from experiments.common.samplers import SAMPLERS, fine_grid, path_of
+from experiments.ladders.shipped import SHIPPED, Trained, load
 from experiments.paper.gates import theory_start
-from experiments.ladders.shipped import PROCESS, SHIPPED, Ladder, load
-from experiments.common.machine import provenance
-from experiments.common.samplers import SAMPLERS, path_of
-from mlem_jax import gates, learn, steps
-from mlem_jax.draws import independent
+from mlem_jax import Ladder, Problem, Steps, draw_starts, draws, gates, learn, plans, solve_groups
 from mlem_jax.evaluate import Batch
-from mlem_jax.noise import BrownianPath, draw_starts
-from mlem_jax.plan import weigh
-from mlem_jax.solve import run_unchecked
+from mlem_jax.gates import Gates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,102 +46,116 @@ class Settings:
     """Directions of the forward gradient."""
     repeats: int = 7
     """Timed runs of each kind, in turns."""
+    tiny: bool = False
+    """Two random networks and a few steps, to see that it runs."""
     out: Path = Path("results")
     """Where the figures go."""
+
+
+class Setting(NamedTuple):
+    """What is measured for one number of steps of DDPM.
+
+    Attributes:
+        trained: the ladder.
+        steps: of the sampler.
+        gates: that are learned.
+        batch: on which.
+    """
+
+    trained: Trained
+    steps: Steps
+    gates: Gates
+    batch: Batch
 
 
 def main(settings: Settings) -> None:
     """Measure, print, write."""
     console = Console(width=100)
-    ladder = load(settings.ladder)
-    with console.status("timing"):
-        seconds = time_in_turns(ladder, settings)
-    with console.status("compiling for 100 and 1000 steps"):
-        memory = {str(count): temporary_bytes(ladder, settings, count) for count in (100, 1000)}
-    plain = np.array(seconds["plain"])
-    for name, taken in seconds.items():
-        ratios = np.array(taken) / plain
-        console.print(f"{name:24} {np.median(taken):.3f} s, {np.median(ratios):.2f} of a plain run")
-    console.print("temporary memory: " + ", ".join(
-        f"{size / 2**20:.2f} MiB at {count} steps" for count, size in memory.items()))  # fmt: skip
-    settings.out.mkdir(parents=True, exist_ok=True)
-    result = {
-        **provenance("experiments.micro.learning_cost"),
-        "settings": runs.recorded(settings),
-        "seconds": seconds,
-        "ratio_to_plain": {
-            name: float(np.median(np.array(taken) / plain)) for name, taken in seconds.items()
-        },
-        "temporary_bytes": memory,
-        "memory_ratio": memory["1000"] / memory["100"],
-    }  # fmt: skip
-    file = settings.out / f"learning_cost_{jax.default_backend()}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n")
-    console.print(f"wrote {file}")
+    with tiny.settings_of(settings, made_tiny) as asked:
+        trained = load(asked.ladder)
+        with console.status("timing"):
+            seconds = time_in_turns(setting_of(trained, asked, asked.base_steps), asked)
+        ratios = {name: float(np.median(np.array(taken) / np.array(seconds["plain"])))
+                  for name, taken in seconds.items()}  # fmt: skip
+        for name, taken in seconds.items():
+            console.print(f"{name:24} {np.median(taken):.3f} s, {ratios[name]:.2f} of a plain run")
+        with console.status("compiling for 100 and 1000 steps"):
+            memory = {str(count): temporary_bytes(setting_of(trained, asked, count), asked)
+                      for count in (100, 1000)}  # fmt: skip
+        told = (f"{size / 2**20:.2f} MiB at {count} steps" for count, size in memory.items())
+        console.print("temporary memory: " + ", ".join(told))
+        result = {
+            "seconds": seconds,
+            "ratio_to_plain": ratios,
+            "temporary_bytes": memory,
+            "memory_ratio": memory["1000"] / memory["100"],
+        }
+        runs.finish(f"learning_cost_{jax.default_backend()}", asked, result, console=console)
 
 
-def problem(ladder: Ladder, settings: Settings, count: int, tangents: int) -> tuple[Any, ...]:
-    """A learner for DDPM on `count` steps, its gates and a batch."""
-    grid = steps.uniform_grid(PROCESS.end, 0.0, count)
-    table = SAMPLERS["ddpm"].table(grid)
-    start = theory_start(ladder, count, settings.budget * count / settings.base_steps)
-    family = gates.log_linear_gates(start)
-    learner = learn.gate_learner(
-        ladder.levels, table, family, optax.adam(0.1),
-        penalty=1e-3, groups=settings.groups, tangents=tangents,
-    )  # fmt: skip
+def made_tiny(settings: Settings, folder: Path) -> Settings:
+    """A few steps, few pictures."""
+    return dataclasses.replace(settings, ladder=tiny.random_ladder(folder), batch=4, groups=2,
+                               base_steps=8, budget=4.0, tangents=(1,), repeats=1)  # fmt: skip
+
+
+def setting_of(trained: Trained, settings: Settings, count: int) -> Setting:
+    """DDPM on `count` steps, its gates and a batch."""
+    times, sampler = fine_grid(count), SAMPLERS["ddpm"]
+    start = theory_start(trained, count, settings.budget * count / settings.base_steps)
     samples = jnp.arange(settings.batch)
-    x = draw_starts(jax.random.key(0), samples, ladder.shape)
-    path = path_of(SAMPLERS["ddpm"], jax.random.key(1), grid, grid, samples)
+    x = draw_starts(jax.random.key(0), samples, trained.shape)
+    problem = Problem(x, path_of(sampler, jax.random.key(1), times, times, samples))
     # Where the references lie has no bearing on time or memory.
-    return learner, family, table, Batch(x, path, x)
+    return Setting(trained, sampler.table(times), gates.log_linear(start), Batch(problem, x))
 
 
-def time_in_turns(ladder: Ladder, settings: Settings) -> dict[str, list[float]]:
+def learner_of(setting: Setting, settings: Settings, tangents: int) -> learn.Learner:
+    """By the score function, the paper's."""
+    return learn.gate_learner(setting.steps, setting.gates, optax.adam(0.1), penalty=1e-3,
+                              groups=settings.groups, tangents=tangents)  # fmt: skip
+
+
+def time_in_turns(setting: Setting, settings: Settings) -> dict[str, list[float]]:
     """Seconds of each repeat, the first (which compiles) left out."""
-    _, family, table, batch = problem(ladder, settings, settings.base_steps, 1)
-
-    def plain(params: Any, batch: Batch, key: jax.Array) -> jax.Array:
-        path = cast(BrownianPath, batch.noise)
-        logits = family.logits(family.init(), table.t)
-
-        def one_group(given: Any) -> jax.Array:
-            own, x, samples = given
-            # The key is split as the learner splits it: the same draws, the same evaluations.
-            plan = weigh(independent(jax.random.split(own)[0], logits), logits)
-            own_path = path._replace(samples=samples)
-            return run_unchecked(ladder.levels, params, x, table, plan, own_path)
-
-        parts = (
-            jax.random.split(key, settings.groups),
-            batch.x.reshape(settings.groups, -1, *ladder.shape),
-            path.samples.reshape(settings.groups, -1),
-        )
-        return jax.lax.map(one_group, parts)
-
-    def learning(tangents: int) -> Any:
-        learner = problem(ladder, settings, settings.base_steps, tangents)[0]
-        return lambda params, batch, key: learner.step(learner.init(), params, batch, key)
-
-    kinds = {"plain": jax.jit(plain)} | {
-        f"learning, {count} tangent{'s' * (count > 1)}": jax.jit(learning(count))
-        for count in settings.tangents
-    }
+    kinds: dict[str, Callable[..., Any]] = {"plain": jax.jit(plain_of(setting, settings))}
+    for tangents in settings.tangents:
+        learner = learner_of(setting, settings, tangents)
+        name = f"learning, {tangents} tangent{'s' * (tangents > 1)}"
+        kinds[name] = jax.jit(partial(learner.step, learner.init()))
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
     for repeat in range(settings.repeats + 1):
         for name, run in kinds.items():
             begun = time.perf_counter()
-            jax.block_until_ready(run(ladder.params, batch, jax.random.key(repeat)))
+            key = jax.random.key(repeat)
+            jax.block_until_ready(run(setting.trained.ladder, setting.batch, key))
             if repeat:
                 seconds[name].append(time.perf_counter() - begun)
     return seconds
 
 
-def temporary_bytes(ladder: Ladder, settings: Settings, count: int) -> int:
+def plain_of(setting: Setting, settings: Settings) -> Callable[..., jax.Array]:
+    """Runs of the same plans, and nothing else."""
+    logits = setting.gates.logits(setting.gates.init(), setting.steps.t)
+
+    def plain(ladder: Ladder, batch: Batch, key: jax.Array) -> jax.Array:
+        def plan(key: jax.Array) -> plans.Plan:
+            # The key is split as the learner splits it: the same draws, the same evaluations.
+            own = jax.random.split(key)[0]
+            return plans.weigh(draws.independent.openings(own, logits), logits)
+
+        drawn = jax.vmap(plan)(jax.random.split(key, settings.groups))
+        return solve_groups(ladder, batch.problem, setting.steps, drawn)
+
+    return plain
+
+
+def temporary_bytes(setting: Setting, settings: Settings) -> int:
     """What the compiler sets aside for one step of learning beside its arguments and results."""
-    learner, _, _, batch = problem(ladder, settings, count, 1)
-    lowered = jax.jit(learner.step).lower(learner.init(), ladder.params, batch, jax.random.key(0))
-    return int(cast(Any, lowered.compile().memory_analysis()).temp_size_in_bytes)
+    learner = learner_of(setting, settings, 1)
+    given = learner.init(), setting.trained.ladder, setting.batch, jax.random.key(0)
+    compiled = jax.jit(learner.step).lower(*given).compile()
+    return int(cast(Any, compiled.memory_analysis()).temp_size_in_bytes)
 
 
 if __name__ == "__main__":
