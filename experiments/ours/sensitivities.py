@@ -1,58 +1,83 @@
-"""Effects of the differences of a ladder, measured in a pilot run once and kept, on any grid."""
+"""Squared sensitivities to the differences of a ladder: from a pilot run, kept, for any grid."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from experiments.ours import pilot
-from experiments.common.benchmark import suffix
-from experiments.paper.gates import effects_at
-from experiments.ladders.shipped import PROCESS, Ladder
-from experiments.common.samplers import SAMPLERS
-from mlem_jax import steps
-from mlem_jax.pilot import measure_effects
-from mlem_jax.steps import Grid
+from experiments.common.samplers import SAMPLERS, fine_grid, path_of
+from experiments.ladders.shipped import Trained, pick
+from mlem_jax import Problem, Steps, draw_starts
+from mlem_jax.diagnosis import Sensitivities, measure_sensitivities
+from mlem_jax.fitting import Density, density_of, sensitivities_on
+from mlem_jax.noise import store_path
 
 
 class Piloted(NamedTuple):
     """A pilot run.
 
     Attributes:
-        runs: folder in which the effects are kept.
+        runs: folder in which the sensitivities are kept.
         images: pictures it is run on.
         steps: of the sampler, even in time.
+        bins: of time, with one sensitivity each.
+        seed: of the starts, the paths, and the disturbed steps.
     """
 
     runs: Path
-    images: int
-    steps: int
+    images: int = 16
+    steps: int = 100
+    bins: int = 20
+    seed: int = 7
 
 
-def effects_of(
-    name: str, own: Ladder, chosen: tuple[int, ...], base: Grid, piloted: Piloted
-) -> np.ndarray:
-    """Effects of the differences of a ladder, measured once and kept."""
-    file = piloted.runs / f"effects_{name}{suffix(chosen).replace(' ', '_')}.npz"
+def problem_of(
+    sampler: str, trained: Trained, piloted: Piloted, part: int = 0
+) -> tuple[Steps, Problem]:
+    """The steps of a pilot run, and one of several batches."""
+    times = fine_grid(piloted.steps)
+    start_key, path_key = jax.random.split(jax.random.key(piloted.seed))
+    samples = part * piloted.images + jnp.arange(piloted.images)
+    x = draw_starts(start_key, samples, trained.shape)
+    path = path_of(SAMPLERS[sampler], path_key, times, times, samples)
+    noise = None if path is None else jax.jit(store_path)(path, x)
+    return SAMPLERS[sampler].table(times), Problem(x, noise)
+
+
+def measure(sampler: str, trained: Trained, piloted: Piloted) -> Density:
+    """What a pilot run of the whole ladder measures, as a function of time."""
+    steps, problem = problem_of(sampler, trained, piloted)
+    key, bins = jax.random.key(piloted.seed + 1), min(piloted.bins, piloted.steps)
+    return density_of(measure_sensitivities(trained.ladder, problem, steps, key, bins=bins), steps)
+
+
+def write(file: Path, density: Density) -> None:
+    """Keep what was measured, for `read`."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(file, **density._asdict())
+
+
+def read(file: Path, steps: Steps) -> Sensitivities:
+    """What a pilot run measured, on any steps.
+
+    Raises:
+        FileNotFoundError: if there was no pilot run.
+    """
     if not file.exists():
-        asked = pilot.Settings(images=piloted.images, base_steps=piloted.steps)
-        stretches = min(asked.stretches, asked.base_steps)
-        table, batch = pilot.problem(name, own, asked, part=0)
-        effects = measure_effects(
-            own.levels, own.params, batch.x, table, jax.random.key(asked.seed + 1), batch.noise,
-            stretches=stretches,
-        )  # fmt: skip
-        pilot.save_effects(file, np.asarray(table.t), np.asarray(effects))
-    return effects_at(file, np.asarray(SAMPLERS[name].table(base).t))
+        raise FileNotFoundError(f"expected what a pilot run measured in {file}; measure it with "
+                                "python -m experiments.ours.pilot")  # fmt: skip
+    with np.load(file, allow_pickle=False) as arrays:
+        return sensitivities_on(Density(**arrays), steps)
 
 
-def effects_on(
-    name: str, own: Ladder, chosen: tuple[int, ...], grid: Grid, piloted: Piloted
-) -> np.ndarray:
-    """Effects of a pilot run, which steps evenly, on a grid that need not: as the gains squared."""
-    table = SAMPLERS[name].table(grid)
-    even = SAMPLERS[name].table(steps.uniform_grid(PROCESS.end, 0.0, piloted.steps))
-    gain = np.interp(table.t, np.asarray(even.t)[::-1], np.asarray(even.gain)[::-1])
-    found = effects_of(name, own, chosen, grid, piloted)
-    return found * (np.asarray(table.gain) / gain)[:, None] ** 2
+def measured_once(
+    sampler: str, trained: Trained, levels: tuple[int, ...], steps: Steps, piloted: Piloted
+) -> Sensitivities:
+    """What a pilot run of some of the levels measures, kept for the next time, on any steps."""
+    numbers = "_".join(map(str, levels))
+    file = piloted.runs / f"sensitivities_{sampler}_levels_{numbers}.npz"
+    if not file.exists():
+        write(file, measure(sampler, pick(trained, levels), piloted))
+    return read(file, steps)
