@@ -1,9 +1,12 @@
-"""Draw pictures from one level of a trained ladder, by ancestral sampling, as one grid.
+"""Draw pictures from one level of a trained ladder, or by a plan, as one grid.
+
+A level draws by ancestral sampling; a plan is what `python -m experiments.fit` wrote.
 
 Writes runs/samples.png; results/samples.png was made with `--out results/samples.png`.
 """
 
 import dataclasses
+import json
 from pathlib import Path
 
 import jax
@@ -15,17 +18,19 @@ from experiments.common import tiny
 from experiments.common.samplers import SAMPLERS, fine_grid
 from experiments.ladders import images
 from experiments.ladders.shipped import SHIPPED, load
-from mlem_jax import Problem, brownian_path, draw_starts, plans, solve_chunks
+from mlem_jax import Problem, brownian_path, draw_starts, load_plan, plans, solve_chunks
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Draw pictures from one level of a trained ladder."""
+    """Draw pictures from one level of a trained ladder, or by a plan."""
 
     ladder: Path = SHIPPED
     """Folder of trained levels."""
     level: int = 4
     """Which level, 1 the cheapest."""
+    plan: Path | None = None
+    """A plan, .npz with its .json beside it, in place of one level and its steps."""
     images: int = 64
     """How many pictures."""
     steps: int = 250
@@ -56,13 +61,21 @@ def shrink(settings: Settings, folder: Path) -> Settings:
 
 def draw(settings: Settings) -> None:
     """Chunk by chunk, as the memory allows."""
-    trained = load(settings.ladder, (settings.level,))
+    if settings.plan is None:
+        levels, sampler = (settings.level,), SAMPLERS["ddpm"]
+        steps = sampler.table(fine_grid(settings.steps))
+        plan = plans.full(settings.steps, 1, 1)
+    else:
+        about = json.loads(settings.plan.with_suffix(".json").read_text())
+        levels, sampler = tuple(about["levels"]), SAMPLERS[about["sampler"]]
+        steps = sampler.table(np.array(about["times"]), about["order"])
+        plan = load_plan(settings.plan)
+    trained = load(settings.ladder, levels)
     start_key, path_key = jax.random.split(jax.random.key(settings.seed))
-    steps = SAMPLERS["ddpm"].table(fine_grid(settings.steps))
     samples = jnp.arange(settings.images)
     x = draw_starts(start_key, samples, trained.shape)
-    problem = Problem(x, brownian_path(path_key, steps, samples=samples))
-    plan = plans.full(settings.steps, 1, 1)
+    noise = brownian_path(path_key, steps, samples=samples) if sampler.noisy else None
+    problem = Problem(x, noise)
     drawn = np.asarray(solve_chunks(trained.ladder, problem, steps, plan, chunk=settings.chunk))
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     images.grid(images.to_uint8(drawn), settings.columns).save(settings.out)

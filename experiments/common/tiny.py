@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from mlem_jax import checkpoint
 from mlem_jax.nets import Architecture, UNet, default_depthwise
@@ -33,9 +34,8 @@ def settings_of(settings: S, shrink: Callable[[S, Path], S]) -> Iterator[S]:
     with tempfile.TemporaryDirectory() as folder:
         small = shrink(settings, Path(folder))
         if small.out == type(settings).out:
-            small = dataclasses.replace(
-                small, out=OUT / small.out.name if small.out.suffix else OUT
-            )
+            out = OUT if small.out.name == "results" else OUT / small.out.name
+            small = dataclasses.replace(small, out=out)
         yield small
 
 
@@ -51,6 +51,22 @@ def random_ladder(folder: Path) -> Path:
         }  # fmt: skip
         checkpoint.save(folder / f"level_{level}", _random(like, level), about=about)
     return folder
+
+
+def recipes(file: Path) -> Path:
+    """Two networks to be trained for a moment, the lower one to follow the upper one."""
+    level = "[[level]]\nbase = {}\nmiddle = 0\nscales = 1\nsteps = 4\nbatch = 4\n"
+    file.write_text(level.format(4) + "teacher = 2\n" + level.format(8))
+    return file
+
+
+def random_picture(file: Path, width: int, height: int) -> None:
+    """A file of noise."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(list(file.stem.encode())).integers(
+        0, 256, (height, width, 3), np.uint8
+    )
+    Image.fromarray(noise).save(file)
 
 
 def random_pictures(file: Path, count: int = 60) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 import tyro
 from PIL import Image
 
+from experiments.common import tiny
 from experiments.ladders import images
 
 SIDE = 64
@@ -25,10 +26,25 @@ class Settings:
     """A folder or a .zip of aligned faces, of 178x218 pixels or of half that."""
     out: Path = Path("runs/celeba64.npz")
     """The faces, uint8 [count, 64, 64, 3]."""
+    tiny: bool = False
+    """Two of noise, in seconds: does it run here?"""
 
 
 def main(settings: Settings) -> None:
     """Read, crop, write."""
+    with tiny.settings_of(settings, shrink) as own:
+        crop_all(own)
+
+
+def shrink(settings: Settings, folder: Path) -> Settings:
+    """Two faces of noise."""
+    for number in range(2):
+        tiny.random_picture(folder / f"{number}.png", 178, 218)
+    return dataclasses.replace(settings, data=folder)
+
+
+def crop_all(settings: Settings) -> None:
+    """Every face."""
     faces = images.load(settings.data, SIDE, fit=crop)
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(settings.out, images=faces.images)

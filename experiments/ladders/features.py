@@ -20,9 +20,10 @@ from jaxtyping import Array, Float
 from rich.console import Console
 from rich.progress import track
 
+from experiments.common import tiny
+from experiments.common.machine import machine
 from experiments.ladders import images
 from experiments.ladders.shipped import SHIPPED
-from experiments.common.machine import machine
 from experiments.ladders.train import split, to_unit
 from mlem_jax import checkpoint
 from mlem_jax.types import Params
@@ -38,7 +39,7 @@ class Settings:
     """Train the classifier of traits and ship it with its card."""
 
     data: Path
-    """An .npz with uint8 `images` and, one row a picture, the numbers of its traits in `seeds`."""
+    """An .npz with uint8 `images` and, a row per picture, the numbers of its traits in `seeds`."""
     out: Path = SHIPPED / "features"
     """Where the checkpoint goes; replaced if it is there."""
     size: int = 32
@@ -51,6 +52,8 @@ class Settings:
     """Pictures a step."""
     seed: int = 0
     """Of the initial parameters and the order of pictures."""
+    tiny: bool = False
+    """On noise, in seconds: does it run here?"""
 
 
 class Traits(nn.Module):
@@ -77,20 +80,32 @@ class Traits(nn.Module):
 
 def main(settings: Settings) -> None:
     """Train, measure on the held-out pictures, write."""
+    with tiny.settings_of(settings, shrink) as own:
+        train(own)
+
+
+def shrink(settings: Settings, folder: Path) -> Settings:
+    """As little as there can be of everything."""
+    return dataclasses.replace(settings, data=tiny.random_pictures(folder / "pictures.npz"),
+                               size=8, epochs=1, batch=8)  # fmt: skip
+
+
+def train(settings: Settings) -> None:
+    """The classifier and its card."""
     pictures = images.load(settings.data, settings.size).images
-    (train, held_out), (labels, wanted) = (
+    (shown, held_out), (labels, wanted) = (
         split(own, settings.held_out) for own in (pictures, labels_of(settings.data))
     )
     classes = tuple(int(count) for count in 1 + np.maximum(labels.max(0), wanted.max(0)))
     network = Traits(classes)
-    params = trained(network, train, labels, settings)
+    params = trained(network, shown, labels, settings)
     logits = jax.jit(network.apply)(params, to_unit(held_out))[1]
     named = [float((own.argmax(1) == column).mean())
              for own, column in zip(logits, wanted.T, strict=True)]  # fmt: skip
     about = {
-        "classes": classes, "features": network.features, "shape": list(train.shape[1:]),
+        "classes": classes, "features": network.features, "shape": list(shown.shape[1:]),
         "data": settings.data.name, "epochs": settings.epochs, "batch": settings.batch,
-        "training_pictures": len(train), "held_out_pictures": len(held_out),
+        "training_pictures": len(shown), "held_out_pictures": len(held_out),
         "held_out_accuracy": dict(zip(TRAITS, named, strict=True)), "machine": machine(),
     }  # fmt: skip
     checkpoint.save(settings.out, params, about=about)

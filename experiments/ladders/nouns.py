@@ -14,6 +14,8 @@ import tyro
 from PIL import Image
 from rich.progress import track
 
+from experiments.common import tiny
+
 SIDE = 32
 """Pixels."""
 BACKGROUNDS = ((0xD5, 0xD7, 0xE1), (0xE1, 0xD7, 0xD5))
@@ -34,9 +36,25 @@ class Settings:
     """Of the traits."""
     out: Path = Path("runs/nouns32.npz")
     """uint8 `images` [count, 32, 32, 3] and uint16 `seeds` [count, 5], the number of each trait."""
+    tiny: bool = False
+    """A few, of noise, in seconds: does it run here?"""
 
 
 def main(settings: Settings) -> None:
+    """Compose, write."""
+    with tiny.settings_of(settings, shrink) as own:
+        compose_all(own)
+
+
+def shrink(settings: Settings, folder: Path) -> Settings:
+    """Two pictures of each kind."""
+    for layer in LAYERS:
+        for number in range(2):
+            tiny.random_picture(folder / "1.0" / layer / f"{number}.png", SIDE, SIDE)
+    return dataclasses.replace(settings, art=folder, count=2)
+
+
+def compose_all(settings: Settings) -> None:
     """Draw traits until there are enough different characters; write.
 
     Raises:

@@ -79,6 +79,12 @@ def teachers_before(recipes: Sequence[Recipe], level: int) -> int:
     return len(followed) - 1
 
 
+def known_as(file: Path) -> str:
+    """A ladder's file as a card names it: those that come with the repository by their place."""
+    ours = file.resolve().parent == CHARACTERS.parent
+    return f"experiments/ladders/{file.name}" if ours else file.name
+
+
 def recipe_of(about: dict[str, Any]) -> Recipe:
     """What a level was trained with, of what its checkpoint says."""
     fields = {name: about.get(name) for name in Recipe._fields}

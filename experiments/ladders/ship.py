@@ -4,21 +4,22 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments.ladders import images
-from experiments.ladders.shipped import SHIPPED, Recipe, data_level, restore_average
+from experiments.common import tiny
 from experiments.common.machine import machine
+from experiments.ladders import images, train
+from experiments.ladders.recipes import CHARACTERS, Recipe, known_as, recipe_of
+from experiments.ladders.shipped import SHIPPED, data_level, restore_average
 from experiments.ladders.train import held_out_losses, split
-from mlem_jax import checkpoint
-from mlem_jax.levels import count_flops, measure_costs
+from mlem_jax import Ladder, checkpoint, measure_costs
+from mlem_jax.costs import count_flops
 from mlem_jax.types import Params
-from mlem_jax.unet import Architecture
 
 BATCH = 16
 """Pictures in a batch whose time is measured."""
@@ -38,15 +39,31 @@ class Settings:
     """Where the ladder goes; replaced if it is there."""
     size: int = 32
     """Side of the pictures in pixels."""
-    ladder: Literal["characters", "faces"] = "characters"
-    """As in training."""
+    ladder: Path = CHARACTERS
+    """As in training; named in the card."""
     held_out: int = 1000
     """As in training."""
+    tiny: bool = False
+    """Two small networks trained on noise, in seconds: does it run here?"""
 
 
 def main(settings: Settings) -> None:
     """Restore, measure, save, and write the card."""
-    train, held_out = split(images.load(settings.data, settings.size).images, settings.held_out)
+    with tiny.settings_of(settings, shrink) as own:
+        ship(own)
+
+
+def shrink(settings: Settings, folder: Path) -> Settings:
+    """Levels trained for a moment."""
+    training = train.shrink(train.Settings(settings.data), folder)
+    train.train_levels(training)
+    return dataclasses.replace(settings, data=training.data, runs=training.out, size=8,
+                               ladder=training.ladder)  # fmt: skip
+
+
+def ship(settings: Settings) -> None:
+    """Everything, level by level."""
+    shown, held_out = split(images.load(settings.data, settings.size).images, settings.held_out)
     folders = sorted(settings.runs.glob("level_*"))
     if not folders:
         raise FileNotFoundError(f"expected runs level_1, level_2, ... in {settings.runs}")
@@ -56,17 +73,16 @@ def main(settings: Settings) -> None:
     rows = measure(recipes, params, held_out)
     for old in settings.out.glob("level_*"):
         shutil.rmtree(old)
-    (settings.out / "stack.npz").unlink(missing_ok=True)  # The shares were the old networks'.
     for row, own in zip(rows, params, strict=True):
         about = {**row, "shape": list(held_out.shape[1:]), "data": settings.data.name}
         checkpoint.save(settings.out / f"level_{row['level']}", own, about=about)
     card = {
         "data": settings.data.name,
         "size": settings.size,
-        "ladder": settings.ladder,
+        "ladder": known_as(settings.ladder),
         "mirror": any(about.get("mirror", False) for about, _ in trained),
         "licence": settings.licence,
-        "training_pictures": len(train),
+        "training_pictures": len(shown),
         "held_out_pictures": len(held_out),
         "machine": machine(),
         "batch": BATCH,
@@ -74,6 +90,7 @@ def main(settings: Settings) -> None:
     }
     (settings.out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     (settings.out / "README.md").write_text(written_card(card))
+    print(f"wrote {settings.out}")
 
 
 def measure(
@@ -82,10 +99,10 @@ def measure(
     """What the card says of each level: its training, size, time, FLOPs and held-out losses."""
     drifts = [data_level(recipe.architecture) for recipe in recipes]
     x, t = jnp.zeros((BATCH, *held_out.shape[1:])), jnp.float32(0.5)
-    seconds = measure_costs(drifts, params, x, t)
-    flops = count_flops(drifts, params, x, t)
+    ladder = measure_costs(Ladder(tuple(drifts), tuple(params)), x, t)
+    flops = count_flops(ladder, x, t)
     rows = []
-    for recipe, own, time, work in zip(recipes, params, seconds, flops, strict=True):
+    for recipe, own, time, work in zip(recipes, params, ladder.costs, flops, strict=True):
         losses = held_out_losses(recipe.architecture, own, held_out)
         row = {
             "level": len(rows) + 1,
@@ -102,12 +119,6 @@ def measure(
               f"{row['milliseconds_per_image']:.3f} ms an image")  # fmt: skip
         rows.append(row)
     return rows
-
-
-def recipe_of(about: dict[str, Any]) -> Recipe:
-    """What a level was really trained with."""
-    fields = {name: about.get(name) for name in Recipe._fields}
-    return Recipe(**{**fields, "architecture": Architecture(**about["architecture"])})
 
 
 def written_card(card: dict[str, Any]) -> str:

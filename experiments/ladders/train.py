@@ -7,10 +7,10 @@ the step alone.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import grain
 import jax
@@ -21,14 +21,24 @@ import orbax.checkpoint as ocp
 import tyro
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from experiments.common import runs, tiny
 from experiments.ladders import images
-from experiments.common import runs
-from experiments.ladders.shipped import LADDERS, PREDICTION, PROCESS, Recipe, restore_average
+from experiments.ladders.recipes import CHARACTERS, Recipe, load_recipes, teachers_before
+from experiments.ladders.shipped import PREDICTION, PROCESS, restore_average
 from mlem_jax import checkpoint
-from mlem_jax.denoise import Network, Trainer, TrainState, denoising_trainer, loss_by_band
-from mlem_jax.levels import linen_drift
+from mlem_jax.levels import linen
+from mlem_jax.nets import (
+    Architecture,
+    Trainer,
+    TrainState,
+    UNet,
+    default_depthwise,
+    denoising_trainer,
+    depthwise_trained,
+    loss_by_band,
+)
+from mlem_jax.nets.denoise import Network
 from mlem_jax.types import Params
-from mlem_jax.unet import Architecture, UNet, default_depthwise, depthwise_trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +48,10 @@ class Settings:
     data: Path
     """A folder of images, a .zip of images, or an .npz with uint8 `images`."""
     out: Path = Path("runs/levels")
-    """Checkpoints and logs: one folder a level. Give the same folder to resume."""
-    ladder: Literal["characters", "faces"] = "characters"
-    """Which networks: those for 32x32 or those for 64x64 pixels of experiments/ladder.py."""
+    """Checkpoints and logs: one folder per level. Give the same folder to resume."""
+    ladder: Path = CHARACTERS
+    """Which networks: a file as experiments/ladders/recipes.py describes it, such as
+    characters.toml, for 32x32 pixels, and faces.toml, for 64x64, beside that."""
     levels: tuple[int, ...] = ()
     """Which levels to train, 1 the cheapest; default: all."""
     size: int = 32
@@ -48,7 +59,7 @@ class Settings:
     mirror: bool = False
     """Show each picture mirrored half of the time, left for right; for faces, not for letters."""
     steps: int | None = None
-    """Steps of every level; default: each level's own from experiments/ladder.py."""
+    """Steps of every level; default: those in the file."""
     minutes: float | None = None
     """Stop after this time, with a checkpoint; the same command then goes on."""
     held_out: int = 1000
@@ -59,17 +70,33 @@ class Settings:
     """Time between checkpoints."""
     log_every: int = 100
     """Steps between lines in the log."""
+    tiny: bool = False
+    """Two small networks on noise, in seconds: does it run here?"""
 
 
 def main(settings: Settings) -> None:
     """Train every level asked for, cheapest first, within the time allowed."""
+    with tiny.settings_of(settings, shrink) as own:
+        train_levels(own)
+
+
+def shrink(settings: Settings, folder: Path) -> Settings:
+    """As little as there can be of everything."""
+    return dataclasses.replace(
+        settings, data=tiny.random_pictures(folder / "pictures.npz"), out=folder / "levels",
+        ladder=tiny.recipes(folder / "tiny.toml"), levels=(), size=8, log_every=2,
+    )  # fmt: skip
+
+
+def train_levels(settings: Settings) -> None:
+    """Level by level."""
     deadline = time.monotonic() + 60 * settings.minutes if settings.minutes else float("inf")
     pictures = images.load(settings.data, settings.size)
     print(f"{len(pictures.images)} pictures of {settings.size}x{settings.size}")
     if pictures.skipped:
-        print(f"skipped {len(pictures.skipped)} broken files: {', '.join(pictures.skipped)}")
+        print(f"skipped {len(pictures.skipped)} files: {'; '.join(pictures.skipped)}")
     train, held_out = split(pictures.images, settings.held_out)
-    recipes = LADDERS[settings.ladder]
+    recipes = load_recipes(settings.ladder)
     chosen = settings.levels or tuple(range(1, len(recipes) + 1))
     for level in chosen:
         if not 1 <= level <= len(recipes):
@@ -81,12 +108,6 @@ def main(settings: Settings) -> None:
         if not train_level(recipe, directory, train, held_out, settings, deadline):
             print("time is up; the same command goes on from here")
             return
-
-
-def teachers_before(recipes: Sequence[Recipe], level: int) -> int:
-    """How many levels have to be trained before this one: its teacher, that one's teacher, ..."""
-    teacher = recipes[level - 1].teacher
-    return 0 if teacher is None else 1 + teachers_before(recipes, teacher)
 
 
 def split(pictures: np.ndarray, held_out: int) -> tuple[np.ndarray, np.ndarray]:
@@ -178,7 +199,7 @@ def trained(directory: Path) -> tuple[Network, Params]:
         FileNotFoundError: if it is not there yet.
     """
     about, params = restore_average(directory / "average")
-    return linen_drift(UNet(Architecture(**about["architecture"]), default_depthwise())), params
+    return linen(UNet(Architecture(**about["architecture"]), default_depthwise())), params
 
 
 def make_trainer(
@@ -192,7 +213,7 @@ def make_trainer(
         0.0, recipe.learning_rate, warm_up, recipe.steps, end_value=recipe.learning_rate / 100
     )
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
-    level = linen_drift(network)
+    level = linen(network)
     trainer = denoising_trainer(PROCESS, PREDICTION, level, optimiser, teacher=teacher)
     params = jax.jit(network.init)(
         jax.random.key(seed), jnp.zeros((1, *shape), jnp.float32), jnp.zeros(1)
@@ -240,7 +261,7 @@ def progress(name: str, recipe: Recipe, begun: int) -> Iterator[Callable[[int, f
 
 def held_out_losses(architecture: Architecture, params: Params, held_out: np.ndarray) -> jax.Array:
     """Losses [bands, pictures] by band of t, with the same times and noise for every network."""
-    network = linen_drift(UNet(architecture, default_depthwise()))
+    network = linen(UNet(architecture, default_depthwise()))
 
     def run(params: Params, pictures: jax.Array) -> jax.Array:
         key = jax.random.key(17)  # Not the training's: these times and this noise are never met.
