@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from mlem_jax.ladder import Ladder
+from mlem_jax.ladder import Ladder, check_ladder
 from mlem_jax.types import Condition, Params, Scalar, State
 
 
@@ -34,6 +34,7 @@ def measure_costs(
         evaluations: evaluations in one timed scan.
         repeats: timed scans per level.
     """
+    check_ladder(ladder)
     given = () if condition is None else (condition,)
     runs = [_scanned(drift, evaluations) for drift in ladder.drifts]
     seconds: list[list[float]] = [[] for _ in runs]
@@ -55,14 +56,26 @@ def never_falling(costs: Sequence[float]) -> tuple[float, ...]:
 def count_flops(
     ladder: Ladder, x: State, t: Scalar, condition: Condition = None
 ) -> tuple[float, ...]:
-    """Floating-point operations of one evaluation of each level, as the compiler counts them."""
+    """Floating-point operations of one evaluation of each level, as the compiler counts them.
+
+    Never falling, as costs are: a level that takes more than a better one counts as much as that.
+
+    Args:
+        ladder: whose costs need not be known.
+        x: a state of the shape to be sampled.
+        t: a time.
+        condition: as the problem's, where it has one.
+    """
+    check_ladder(ladder)
     given = () if condition is None else (condition,)
 
     def flops(drift: Callable, params: Params) -> float:
         analysis = jax.jit(drift).lower(params, x, t, *given).compile().cost_analysis()
         return float((analysis or {}).get("flops", float("nan")))
 
-    return tuple(flops(drift, own) for drift, own in zip(ladder.drifts, ladder.params, strict=True))
+    return never_falling(
+        [flops(drift, own) for drift, own in zip(ladder.drifts, ladder.params, strict=True)]
+    )
 
 
 def _scanned(drift: Callable, evaluations: int) -> Callable[..., State]:

@@ -81,7 +81,12 @@ def portable_key(key: Key) -> Key:
     """The key itself if it is of threefry; of another generator, a threefry key drawn with it.
 
     Of the generators `rbg` and `unsafe_rbg`, what `vmap` draws for a sample depends on the batch.
+
+    Raises:
+        TypeError: if it is no key.
     """
+    if not hasattr(key, "dtype"):
+        raise TypeError(f"expected a key, as jax.random.key(seed) makes it, got {key!r}")
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)
     if str(jax.random.key_impl(key)) == "threefry2x32":
@@ -96,7 +101,7 @@ def sample_numbers(samples: ArrayLike) -> Int[Array, "*samples"]:
         TypeError: if they are no integer array.
         ValueError: if one is negative or past 2^31.
     """
-    if isinstance(samples, int | float) or not jnp.issubdtype(
+    if isinstance(samples, int | float | np.generic) or not jnp.issubdtype(
         (numbers := np.asarray(samples) if not isinstance(samples, Tracer) else samples).dtype,
         jnp.integer,
     ):
@@ -135,9 +140,11 @@ def store_path(path: BrownianPath, like: State) -> State:
 
 def draw_starts(key: Key, samples: ArrayLike, shape: tuple[int, ...]) -> Float[Array, "batch ..."]:
     """Standard normal starts [batch, *shape]; sample i depends on the key and on i alone."""
-    key = portable_key(key)
+    key, numbers = portable_key(key), sample_numbers(samples)
+    if numbers.ndim != 1:
+        raise ValueError(f"expected the indices of a batch, [batch], got shape {numbers.shape}")
     return jax.vmap(lambda sample: jax.random.normal(jax.random.fold_in(key, sample), shape))(
-        sample_numbers(samples)
+        numbers
     )
 
 

@@ -151,8 +151,11 @@ def check_plan(plan: Plan) -> None:
         if table.shape != shape:
             raise ValueError(f"expected plan.{name} of shape {list(shape)}, as its weights "
                              f"{[steps, levels]} ask, got {list(table.shape)}")  # fmt: skip
-    if plan.needed.dtype != bool:
-        raise ValueError(f"expected plan.needed of dtype bool, got {plan.needed.dtype}")
+    kinds = {name: np.bool_ if name == "needed" else np.floating for name in shapes}
+    for name, kind in (kinds | {"weights": np.floating}).items():
+        dtype = shapes[name][0].dtype if name in shapes else plan.weights.dtype
+        if not jnp.issubdtype(dtype, kind):
+            raise ValueError(f"expected plan.{name} of a {kind.__name__} dtype, got {dtype}")
 
 
 def _check_level(level: int, levels: int) -> None:

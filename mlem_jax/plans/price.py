@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.core import Tracer
+from jaxtyping import Array, Float, Shaped
 
 from mlem_jax.draws import Draw
 from mlem_jax.gates.families import Gates
@@ -23,7 +24,7 @@ class Price(NamedTuple):
         costs: evaluations times the cost of one.
     """
 
-    evaluations: PerLevel
+    evaluations: Shaped[Array, " levels"]
     costs: PerLevel
 
 
@@ -31,8 +32,12 @@ def price(plan: Plan, costs: Sequence[Any]) -> Price:
     """Evaluations of each level and what they cost: what a run of this plan will take.
 
     Raises:
+        TypeError: if it is no plan.
         ValueError: if there is not one cost per level, or they fall.
     """
+    if not isinstance(plan, Plan):
+        raise TypeError(f"expected a Plan, got {type(plan).__name__}; a draw and its logits are "
+                        "priced by expected_price")  # fmt: skip
     return _priced(plan.needed.sum(axis=-2), costs)
 
 
@@ -66,7 +71,7 @@ def fit_budget(
         theta: parameters of learned gates; by default those they start from.
 
     Raises:
-        TypeError: if the budget is no number.
+        TypeError: if the budget is no number, or something is traced.
         ValueError: if the budget is below what the gates cost at the least scale (certain levels
             are paid at any), or above the cost with every gate certain.
     """
@@ -82,7 +87,11 @@ def fit_budget(
     def cost(scale: Scalar | float) -> Scalar:
         return expected_cost(draw, gates.logits(theta, t, scale), paid)
 
-    scale = float(least_scale(lambda scale: cost(scale) >= budget))
+    found = least_scale(lambda scale: cost(scale) >= budget)
+    if isinstance(found, Tracer):
+        raise TypeError("expected costs and parameters that are known, got traced ones; fit a "
+                        "budget outside jax.jit")  # fmt: skip
+    scale = float(found)
     least, most = (float(cost(jnp.exp(log_scale))) for log_scale in (-60.0, 60.0))
     if not least <= budget or math.isnan(scale):
         raise ValueError(
@@ -92,9 +101,10 @@ def fit_budget(
     return gates.logits(theta, t, max(scale, math.exp(-60.0)))
 
 
-def _priced(evaluations: PerLevel, costs: Sequence[Any]) -> Price:
+def _priced(evaluations: Shaped[Array, " levels"], costs: Sequence[Any]) -> Price:
     if evaluations.shape[-1] != len(costs):
         raise ValueError(f"expected one cost for each of {evaluations.shape[-1]} levels, got "
                          f"{len(costs)}")  # fmt: skip
     check_costs(costs)
-    return Price(evaluations, evaluations * jnp.asarray(tuple(costs)))
+    paid = jnp.asarray(tuple(costs), jnp.result_type(float))
+    return Price(evaluations, evaluations.astype(paid.dtype) * paid)

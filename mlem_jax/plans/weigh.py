@@ -17,7 +17,15 @@ from mlem_jax.types import Key, Logits, Openings, Weights
 
 
 def weigh(openings: Openings, logits: Logits) -> Plan:
-    """w_k = B_k/p_k - B_{k+1}/p_{k+1};  needed_k = B_k or B_{k+1}."""
+    """w_k = B_k/p_k - B_{k+1}/p_{k+1};  needed_k = B_k or B_{k+1}.
+
+    Raises:
+        ValueError: if the openings are no table of bool of the shape of the logits.
+    """
+    openings = jnp.asarray(openings)
+    if openings.dtype != bool or openings.shape != logits.shape:
+        raise ValueError(f"expected openings, bool {list(logits.shape)} like the logits, as a draw "
+                         f"gives them, got {openings.dtype}{list(openings.shape)}")  # fmt: skip
     return weigh_ratios(openings, open_ratios(openings, logits))
 
 

@@ -8,7 +8,7 @@ from jax.core import Tracer
 from mlem_jax.ladder import Ladder, check_ladder
 from mlem_jax.noise import BrownianPath
 from mlem_jax.plans.plan import Plan, check_plan, fingerprint
-from mlem_jax.problem import Problem
+from mlem_jax.problem import Problem, batch_size
 from mlem_jax.solver.step import Table, make_table
 from mlem_jax.steps import Steps
 from mlem_jax.types import State
@@ -37,6 +37,7 @@ def checked_table(ladder: Ladder, problem: Problem, steps: Steps, plan: Plan) ->
                          f"weights {list(plan.weights.shape)}; make it for these")  # fmt: skip
     dtype = _check_state(problem.x)
     _check_noise(problem, steps)
+    _check_condition(problem)
     table = make_table(steps, plan, dtype)
     wrong = _lacks_noise(problem, steps) | _made_for_others(steps, plan)
     if wrong is False:
@@ -85,6 +86,14 @@ def _check_noise(problem: Problem, steps: Steps) -> None:
                                  f"{list(leaf.shape)}, got {list(row)}")  # fmt: skip
 
 
+def _check_condition(problem: Problem) -> None:
+    """A condition has a row for each sample; of a single state without a batch nothing is known."""
+    noise = problem.noise
+    if problem.condition is None or (isinstance(noise, BrownianPath) and not noise.samples.ndim):
+        return
+    batch_size(problem)
+
+
 def _lacks_noise(problem: Problem, steps: Steps) -> jax.Array | bool:
     """Whether the steps are an SDE's and the problem has no noise; known, that is an error."""
     if problem.noise is not None:
@@ -104,7 +113,9 @@ def _made_for_others(steps: Steps, plan: Plan) -> jax.Array | bool:
     if not plan.made_for.shape[1]:
         return False
     found = fingerprint(steps)
-    differs = jnp.any(jnp.abs(found - plan.made_for) > 1e-5 * (1 + jnp.abs(found)))
+    # Relative to each coefficient, since a gain may be as small as a step.
+    close = 1e-5 * jnp.maximum(jnp.abs(found), jnp.abs(plan.made_for))
+    differs = ~jnp.all(jnp.abs(found - plan.made_for) <= close)
     if isinstance(differs, Tracer):
         return differs
     if differs:

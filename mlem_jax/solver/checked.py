@@ -30,7 +30,8 @@ def solve_checked(ladder: Ladder, problem: Problem, steps: Steps, plan: Plan) ->
         ("start", problem.x),
         ("condition", problem.condition),
         *((f"parameter of level {k + 1}", own) for k, own in enumerate(ladder.params)),
-        *((f"coefficient `{name}` of the tables", own) for name, own in table._asdict().items()),
+        ("column of the steps", steps),
+        ("table of the plan", plan),
     ):
         _check_finite(tree, name)
     last = [problem.x]

@@ -134,8 +134,12 @@ def solve_groups(ladder: Ladder, problem: Problem, steps: Steps, plans: Plan) ->
         plans: stacked along a leading axis [groups], as `plans.draw_plans` gives them.
 
     Raises:
+        TypeError: as `solve`.
         ValueError: as `solve`, and if the samples cannot be cut into the groups.
     """
+    if not isinstance(plans, Plan):
+        raise TypeError(f"expected plans stacked into one Plan, got {type(plans).__name__}; "
+                        "plans.stack_plans makes one of a list")  # fmt: skip
     if plans.weights.ndim != 3:
         raise ValueError(f"expected plans stacked along a leading axis, weights [groups, steps, "
                          f"levels], got {list(plans.weights.shape)}; `solve` runs a single plan, "
@@ -184,11 +188,9 @@ def _solve_chunks(ladder: Ladder, problem: Problem, table: Table, chunk: int) ->
     whole = count // chunk * chunk
     parts = []
     if whole:
-        ends = map_parts(
-            lambda part: run_table(ladder, part, table),
-            take(problem, jnp.arange(whole)),
-            whole // chunk,
-        )
+        # Cut out of the whole chunk by chunk, so that no second copy of it is made.
+        numbers = jnp.arange(whole).reshape(-1, chunk)
+        ends = jax.lax.map(lambda some: run_table(ladder, take(problem, some), table), numbers)
         parts.append(jax.tree.map(lambda end: end.reshape(whole, *end.shape[2:]), ends))
     if whole < count:
         parts.append(run_table(ladder, take(problem, jnp.arange(whole, count)), table))
