@@ -1,7 +1,7 @@
 """A diagnosis of a ladder: differences, gamma, sensitivities, levels worth keeping, a check.
 
 One pilot run of the top level measures the differences between levels along its path and what each
-does to the end; all else follows from it but the check, for which plans are drawn and run. Nothing
+does to the end; all else follows from it but the checks, for which plans are drawn and run. Nothing
 is printed here: `report` makes text of a diagnosis.
 
 Starts are asked for, as everywhere, since what a ladder is worth depends on where it is used: give
@@ -55,10 +55,10 @@ class Diagnosis(NamedTuple):
         distances: root-mean-square of F^k - F^K over the whole path.
         ends: error of each level alone at every step, to the top level.
         gamma: fitted to costs and distances.
-        sensitivities: v[n, k]; +inf where the gate is to stay open.
+        sensitivities: v[n, k], squared; +inf where the gate is to stay open.
         totals: of the sensitivities over the steps, each level's with its interval.
-        heaviest: share of one sample in the sensitivities; near 1, they are one sample's slope, which
-            stands here for the kurtosis of multilevel Monte Carlo.
+        heaviest: share of one sample in the squared sensitivities; near 1, they are one sample's
+            slope, which stands here for the kurtosis of multilevel Monte Carlo.
         offers: every ladder of some of the levels, the whole one first.
         worth: what each level but the top is worth.
         advice: the best of the offers and its gates.
@@ -185,6 +185,6 @@ _errors = jax.jit(jax.vmap(predict_error, (0, None)))
 
 
 def _heaviest(pilot: Pilot) -> float:
-    """The largest share of one sample in the sensitivities of all."""
+    """The largest share of one sample in the squared sensitivities of all."""
     own = np.trace(np.asarray(pilot.products), axis1=2, axis2=3).sum(axis=1)
     return float(own.max() / own.sum()) if own.sum() > 0 else 0.0

@@ -15,12 +15,13 @@ opening and the next cancel, and what is left of a gap of 1/lambda is the change
 per unit of time q / lambda^2, where q is how fast the square of that change grows. With q in
 proportion to v this gives lambda ~ (v / c)^(1/3).
 
-The v are measured in forward mode in one run of the top level: a tangent for every time bin, a run of
-steps, and every difference, into which gain_n D_k is injected at one step of the bin, drawn for
-each sample by itself. Its mean square at the end is then the mean of v over the bin. (Random
-signs at all of its steps have that mean too; but neighbours' J are nearly parallel, so the square
-of a sum of signs stands before it, which varies by more than itself.) No state is stored, so
-memory does not grow with the number of steps but for a few numbers a step.
+The v, squared sensitivities, are measured in forward mode in one run of the top level: a tangent
+for every time bin, which is a few successive steps, and every difference, into which gain_n D_k is
+injected at one step of the bin, drawn for each sample by itself. Its mean square at the end is then
+the mean of v over the bin. (Random signs at all of its steps have that mean too; but neighbours' J
+are nearly parallel, so the square of a sum of signs stands before it, which varies by more than
+itself.) No state is stored, so memory does not grow with the number of steps but for a few numbers
+per step.
 
 A ladder of fewer levels needs no run of its own: its differences are sums of neighbouring ones, so
 its J are sums of their J, and its v follow from the mean products of neighbours' J
@@ -33,6 +34,7 @@ References:
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -47,7 +49,7 @@ from mlem_jax.noise import BrownianPath, draw_increment
 from mlem_jax.plans.plan import full
 from mlem_jax.problem import Problem, batch_size
 from mlem_jax.solver.check import checked_table
-from mlem_jax.solver.step import Table
+from mlem_jax.solver.step import Table, evaluate_level
 from mlem_jax.steps import Steps
 from mlem_jax.types import Key, Logits, PerStep, Scalar, State
 
@@ -86,7 +88,8 @@ def run_pilot(
 
     Args:
         ladder: the levels.
-        problem: starts, noise, conditions; the more samples, the less noise in the means.
+        problem: starts, of arrays [batch, ...], noise, conditions; the more samples, the less
+            noise in the means.
         steps: the integrator, a one-step method.
         key: of the steps at which each sample is disturbed.
         bins: time bins of equally many steps, at most one per step.
@@ -189,14 +192,14 @@ def _measure(
     """The run: the tangents at the end, and what the levels said on the way."""
     free, bins = len(ladder) - certain, chosen.shape[1]
     bin_of_tangent = jnp.repeat(jnp.arange(bins), free)
-    given = () if problem.condition is None else (problem.condition,)
 
     def body(carry: tuple, n: Int[Array, ""]) -> tuple[tuple, tuple[Array, Array]]:
         x, tangents = carry
         t, scale, gain = table.t[n], table.scale[n], table.gain[n]
 
         def output(k: int, x: State) -> State:
-            return ladder.drifts[k](ladder.params[k], x, t, *given)
+            drift, params = ladder.drifts[k], ladder.params[k]
+            return evaluate_level(k, drift, params, x, t, problem.condition)
 
         top, push = jax.linearize(partial(output, len(ladder) - 1), x)
 
@@ -209,16 +212,16 @@ def _measure(
             return jax.lax.cond(given[0] <= bin_of[n], pushed, lambda same: same, given[1])
 
         every = [*(output(k, x) for k in range(len(ladder) - 1)), top]
-        steps_up = [every[0], *(_minus(own, below) for own, below in zip(every[1:], every))]
-        squares = (_squares(steps_up), _squares([_minus(own, top) for own in every]))
+        rises = [every[0], *(_minus(own, below) for below, own in pairwise(every))]
+        squares = _squares(rises), _squares([_minus(own, top) for own in every])
         tangents = jax.lax.map(move, (bin_of_tangent, tangents))
         here = chosen[:, bin_of[n]] == n
         own = bin_of[n] * free + jnp.arange(free)
         tangents = jax.tree.map(
-            lambda leaf, *differences: leaf.at[own].add(
-                jnp.where(_beside(here, differences[0]), gain * jnp.stack(differences), 0)
+            lambda leaf, *rises: leaf.at[own].add(
+                jnp.where(_beside(here, rises[0]), gain * jnp.stack(rises), 0)
             ),
-            tangents, *steps_up[certain:],
+            tangents, *rises[certain:],
         )  # fmt: skip
         x = jax.tree.map(lambda x, f: scale * x + gain * f, x, top)
         return (_with_noise(problem, table, n, x), tangents), squares
@@ -247,6 +250,7 @@ def _minus(left: State, right: State) -> State:
 
 
 def _beside(samples: Array, like: Array) -> Array:
+    """A number for each sample, so that it can be broadcast to a state."""
     return samples.reshape(-1, *(1,) * (like.ndim - 1))
 
 

@@ -1,6 +1,6 @@
 """A diagnosis as text: tables and sentences, after the reports of multilevel Monte Carlo.
 
-    level: cost, size of the difference to the one below, distance to the top, sensitivity ...
+    level: cost, size of the difference to the one below, distance to the top, squared sensitivity
     ladder: cost at equal error, how many times cheaper than the top alone, error at equal cost
     sentences: the rates, which level does not pay, what to use, whether to believe it
 
@@ -38,10 +38,11 @@ def level_rows(diagnosis: Diagnosis) -> Rows:
     """One row a level: what multilevel Monte Carlo plots, in powers of two beside the numbers.
 
     Size of the difference to the level below and distance to the top, both root-mean-square along
-    the path; error at the end of the level alone; squared sensitivity to the difference, all steps together.
+    the path; error at the end of the level alone; squared sensitivity of the end to the difference,
+    all steps together.
     """
-    rows: Rows = [("level", "cost", "log2", "size", "log2", "to the top", "alone, mse", "sensitivity",
-                   "log2")]  # fmt: skip
+    rows: Rows = [("level", "cost", "log2", "size", "log2", "to the top", "alone, mse",
+                   "squared sensitivity", "log2")]  # fmt: skip
     sizes = np.sqrt((np.asarray(diagnosis.sizes) ** 2).mean(axis=0)).tolist()
     for k, cost in enumerate(diagnosis.costs):
         total = diagnosis.totals[k]
@@ -122,15 +123,15 @@ def _rates(diagnosis: Diagnosis) -> list[str]:
     )  # fmt: skip
     told = f"Gamma {_with_ends(gamma, '.2f')}, of error ~ cost^(-1/gamma): {regime}."
     totals = [total.value for total in diagnosis.totals]
-    # Of the distances the top has none, of the sensitivities the certain level; cost goes with either.
-    columns = {"distance to the top": diagnosis.distances, "sensitivity": totals,
+    # The top has no distance, and a level that always runs no sensitivity; all have a cost.
+    columns = {"distance to the top": diagnosis.distances, "squared sensitivity": totals,
                "cost": diagnosis.costs}  # fmt: skip
     slopes = ", ".join(f"{name} x 2^{_slope(own):.2f}" for name, own in columns.items())
     return [told, f"A level more: {slopes} (alpha, beta and gamma of multilevel Monte Carlo)."]
 
 
 def _concentration(heaviest: float) -> str:
-    told = f"One sample makes {heaviest:.0%} of the sensitivities of all"
+    told = f"One sample makes {heaviest:.0%} of the squared sensitivities of all"
     if heaviest < 0.5:
         return f"{told}: none rules them."
     return (f"{told}: a slope so steep is followed for a short way only, so the prediction is too "
@@ -144,8 +145,9 @@ def _worth(worth: Worth, top: float) -> str:
     doubt = "" if sure else ", though these samples cannot tell for sure"
     return (
         f"{told}{doubt}: with it {worth.cost_with:.3g} (levels {_levels(worth.kept_with)}, "
-        f"{top / worth.cost_with:.2f} times cheaper than the top), without {worth.cost_without:.3g} "
-        f"({_levels(worth.kept_without)}, {top / worth.cost_without:.2f}): "
+        f"{top / worth.cost_with:.2f} times cheaper than the top), without "
+        f"{worth.cost_without:.3g} ({_levels(worth.kept_without)}, "
+        f"{top / worth.cost_without:.2f}): "
         f"{_with_ends(worth.ratio, '.2f')} times the cost."
     )
 

@@ -90,8 +90,8 @@ def subset_sensitivities(
         weights: of the samples, a row a mean.
 
     Returns:
-        Sensitivities, +inf where a difference has a certain gate in it: of the lowest level kept if the
-        lowest gate of the whole ladder is certain.
+        Squared sensitivities, +inf where a difference has a certain gate in it: of the lowest
+        level kept if the lowest gate of the whole ladder is certain.
     """
     count, _, ladder = pilot.differences.shape
     bins, free = pilot.products.shape[1:3]
