@@ -1,5 +1,6 @@
 """The gradient of learning against sums over every draw: no Monte Carlo error."""
 
+import dataclasses
 import itertools
 from functools import partial
 
@@ -9,47 +10,47 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from mlem_jax import gates, gradients, learn, plan
-from mlem_jax.evaluate import Batch, couple, square_errors
-from mlem_jax.levels import Levels
+from mlem_jax import gates, learn, plans
+from mlem_jax.evaluate import Batch, make_reference, square_errors
+from mlem_jax.grids import uniform_grid
+from mlem_jax.ladder import Ladder, pick_levels
+from mlem_jax.learn import learner
 from mlem_jax.noise import brownian_path
-from mlem_jax.solve import solve
-from mlem_jax.steps import euler_maruyama, uniform_grid
+from mlem_jax.problem import Problem
+from mlem_jax.solver import solve
+from mlem_jax.steps import euler_maruyama
 from tests.exact import every_draw
 from tests.problems import normals, wavy_ladder
 
 KEY = jax.random.key(0)
 
 
-def problem(count, levels, start, *, noisy=True):
+def known_draws(count, levels, start, *, noisy=True):
     """A nonlinear ladder of `levels` on `count` steps from t = 1 to the data."""
-    grid = uniform_grid(1.0, 0.0, count)
-    steps = euler_maruyama(grid, lambda t: (0.5 + t) * noisy)
-    ladder, params = wavy_ladder()
-    ladder = ladder._replace(drifts=ladder.drifts[-levels:], costs=ladder.costs[-levels:])
-    path = brownian_path(KEY, grid, samples=jnp.arange(2)) if noisy else None
-    batch = Batch(normals(0, 2, 3), path, normals(1, 2, 3))
-    family = gates.log_linear_gates(start)
+    steps = euler_maruyama(uniform_grid(1.0, 0.0, count), lambda t: (0.5 + t) * noisy)
+    ladder = pick_levels(wavy_ladder(), range(4 - levels, 4))
+    path = brownian_path(KEY, steps, samples=jnp.arange(2)) if noisy else None
+    batch = Batch(Problem(normals(0, 2, 3), path), normals(1, 2, 3))
+    family = gates.log_linear(start)
     theta = family.init()
     tilt = jnp.linspace(-0.4, 0.3, len(theta.slope))
-    return ladder, params[-levels:], steps, family, theta._replace(slope=tilt), batch
+    return ladder, steps, family, theta._replace(slope=tilt), batch
 
 
-def exact_gradient(ladder, params, steps, family, theta, batch):
+def exact_gradient(ladder, steps, family, theta, batch):
     """d/dtheta sum_B P(B; theta) error(B; theta), by plain differentiation of the whole sum."""
-
-    draws = jnp.stack([fires for _, fires in every_draw(family.logits(theta, steps.t))])
+    draws = jnp.stack([openings for _, openings in every_draw(family.logits(theta, steps.t))])
 
     def expectation(theta):
         logits = family.logits(theta, steps.t)
-        p = gates.probabilities(logits)
+        p = gates.to_probabilities(logits)
 
-        def share(fires):
-            chance = jnp.prod(jnp.where(fires, p, 1 - p))
-            end = solve(ladder, params, batch.x, steps, plan.weigh(fires, logits), batch.noise)
+        def portion(openings):
+            chance = jnp.prod(jnp.where(openings, p, 1 - p))
+            end = solve(ladder, batch.problem, steps, plans.weigh(openings, logits))
             return chance * square_errors(end, batch.reference).mean()
 
-        return jax.vmap(share)(draws).sum()
+        return jax.vmap(portion)(draws).sum()
 
     return ravel_pytree(jax.jit(jax.grad(expectation))(theta))[0]
 
@@ -62,21 +63,19 @@ def second_moments(theta, tangents):
     return jax.vmap(jax.vmap(unravel))(jnp.asarray(tuples))
 
 
-def all_terms(
-    ladder, params, steps, family, theta, batch, tangents=1, estimate=learn.score_function_terms
-):
+def all_terms(ladder, steps, family, theta, batch, tangents=1, estimate=learn.score_function_terms):
     """Probabilities of all draws, and their terms with the directions integrated out."""
     directions = second_moments(theta, tangents)
 
     @jax.jit
-    def terms_of(fires):
-        each = jax.vmap(
-            lambda own: estimate(ladder, params, batch, steps, family, theta, fires, own)
-        )(directions)
+    def terms_of(openings):
+        each = jax.vmap(lambda own: estimate(ladder, batch, steps, family, theta, openings, own))(
+            directions
+        )
         return jax.tree.map(lambda leaf: leaf.mean(axis=0), each)
 
     draws = list(every_draw(family.logits(theta, steps.t)))
-    terms = [terms_of(fires) for _, fires in draws]
+    terms = [terms_of(openings) for _, openings in draws]
     return np.array([p for p, _ in draws]), jax.tree.map(lambda *own: jnp.stack(own), *terms)
 
 
@@ -101,43 +100,43 @@ PROBLEMS = [
 @pytest.mark.parametrize(("count", "levels", "start", "noisy"), PROBLEMS)
 @pytest.mark.parametrize(
     ("baseline", "groups"),
-    [(gradients.no_baseline, 1), (gradients.no_baseline, 2), (gradients.leave_one_out, 2)],
+    [(learn.no_baseline, 1), (learn.no_baseline, 2), (learn.leave_one_out, 2)],
 )
 def test_the_estimator_has_the_gradient_as_its_mean(count, levels, start, noisy, baseline, groups):
-    given = problem(count, levels, start, noisy=noisy)
+    given = known_draws(count, levels, start, noisy=noisy)
     found = mean_gradient(*all_terms(*given), baseline, groups)
     np.testing.assert_allclose(found, exact_gradient(*given), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("tangents", [1, 2, 3])
 def test_any_number_of_tangents_has_the_same_mean(tangents):
-    given = problem(2, 2, (1.0, 0.4))
-    found = mean_gradient(*all_terms(*given, tangents=tangents), gradients.leave_one_out, 2)
+    given = known_draws(2, 2, (1.0, 0.4))
+    found = mean_gradient(*all_terms(*given, tangents=tangents), learn.leave_one_out, 2)
     np.testing.assert_allclose(found, exact_gradient(*given), rtol=1e-9, atol=1e-9)
 
 
 def test_three_groups_with_a_baseline_are_unbiased_too():
-    given = problem(2, 2, (1.0, 0.4))
-    found = mean_gradient(*all_terms(*given), gradients.leave_one_out, 3)
+    given = known_draws(2, 2, (1.0, 0.4))
+    found = mean_gradient(*all_terms(*given), learn.leave_one_out, 3)
     np.testing.assert_allclose(found, exact_gradient(*given), rtol=1e-9, atol=1e-9)
 
 
 def test_a_richer_family_has_the_same_estimator():
-    ladder, params, steps, _, _, batch = problem(3, 2, (1.0, 0.4))
-    family = gates.piecewise_linear_gates((1.0, 0.4), (0.0, 0.4, 1.0))
-    given = (ladder, params, steps, family, normals(3, 3, 1), batch)
-    found = mean_gradient(*all_terms(*given), gradients.leave_one_out, 2)
+    ladder, steps, _, _, batch = known_draws(3, 2, (1.0, 0.4))
+    family = gates.piecewise_linear((1.0, 0.4), (0.0, 0.4, 1.0))
+    given = (ladder, steps, family, normals(3, 3, 1), batch)
+    found = mean_gradient(*all_terms(*given), learn.leave_one_out, 2)
     np.testing.assert_allclose(found, exact_gradient(*given), rtol=1e-9, atol=1e-9)
 
 
 def test_leaving_out_what_has_weight_0_would_give_another_gradient(monkeypatch):
-    ladder, params, steps, family, _, batch = problem(2, 3, (1.0, 0.5, 0.5))
-    given = (ladder, params, steps, family, family.init(), batch)  # Equal gates at all times.
-    right = mean_gradient(*all_terms(*given), gradients.no_baseline, 1)
+    ladder, steps, family, _, batch = known_draws(2, 3, (1.0, 0.5, 0.5))
+    given = (ladder, steps, family, family.init(), batch)  # Equal gates at all times.
+    right = mean_gradient(*all_terms(*given), learn.no_baseline, 1)
     np.testing.assert_allclose(right, exact_gradient(*given), rtol=1e-9, atol=1e-9)
-    naive = lambda fires, logits: plan.drop_idle(plan.weigh(fires, logits))  # noqa: E731
-    monkeypatch.setattr(learn, "weigh", naive)
-    wrong = mean_gradient(*all_terms(*given), gradients.no_baseline, 1)
+    naive = lambda openings, logits: plans.drop_idle(plans.weigh(openings, logits))  # noqa: E731
+    monkeypatch.setattr(learner, "weigh", naive)
+    wrong = mean_gradient(*all_terms(*given), learn.no_baseline, 1)
     assert np.abs(wrong - right).max() > 0.01
 
 
@@ -145,32 +144,33 @@ def test_leaving_out_what_has_weight_0_would_give_another_gradient(monkeypatch):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize("estimate", [learn.score_function_terms, learn.leading_order_terms])
 def test_terms_are_finite_where_gates_are_nearly_closed_or_certain(logit, dtype, estimate):
-    ladder, params, steps, family, theta, batch = problem(2, 3, (1.0, 0.5, 0.5))
+    ladder, steps, family, theta, batch = known_draws(2, 3, (1.0, 0.5, 0.5))
     theta = theta._replace(slope=jnp.zeros(2), offset=jnp.full(2, logit))
     params, theta, batch = jax.tree.map(
         lambda leaf: leaf.astype(dtype) if leaf.dtype == jnp.float64 else leaf,
-        (params, theta, batch),
+        (ladder.params, theta, batch),
     )
+    ladder = dataclasses.replace(ladder, params=params)
     logits = family.logits(theta, steps.t)
-    directions = gradients.gaussian_directions(KEY, theta, 1)
-    run = jax.jit(partial(estimate, ladder), static_argnums=3)
+    directions = learn.gaussian_directions(KEY, theta, 1)
+    run = jax.jit(estimate, static_argnums=3)
     # Every draw, however unlikely; in single precision those alone whose weights it can square.
     every = itertools.product((True, False), repeat=4)
     for bits in every if dtype == jnp.float64 else [(logit > 0,) * 4]:
-        fires = jnp.ones((2, 3), bool).at[:, 1:].set(jnp.asarray(bits).reshape(2, 2))
-        terms = run(params, batch, steps, family, theta, fires, directions)
+        openings = jnp.ones((2, 3), bool).at[:, 1:].set(jnp.asarray(bits).reshape(2, 2))
+        terms = run(ladder, batch, steps, family, theta, openings, directions)
         assert jax.tree.all(jax.tree.map(lambda leaf: bool(jnp.isfinite(leaf).all()), terms))
-        score = gradients.score(fires, logits)
+        score = learn.score(openings, logits)
         assert (jnp.abs(score) <= 1).all()
         np.testing.assert_array_equal(score[:, 0], 0)
     likely = jnp.ones((2, 3), bool).at[:, 1:].set(logit > 0)
-    assert jnp.abs(gradients.score(likely, logits)).max() < 1e-12  # Nothing to learn from it.
+    assert jnp.abs(learn.score(likely, logits)).max() < 1e-12  # Nothing to learn from it.
 
 
 def test_a_certain_gate_has_no_score():
-    logits = gates.constant_gates((1.0, 0.3), 4)
-    fires = jnp.asarray([[True, False], [True, True]] * 2)
-    score = gradients.score(fires, logits)
+    logits = gates.to_logits([[1.0, 0.3]] * 4)
+    openings = jnp.asarray([[True, False], [True, True]] * 2)
+    score = learn.score(openings, logits)
     np.testing.assert_allclose(score[:, 0], 0)
     np.testing.assert_allclose(score[:, 1], [-0.3, 0.7] * 2)
 
@@ -179,7 +179,7 @@ def test_a_forward_gradient_along_a_basis_is_the_gradient():
     function = lambda own: jnp.sum(jnp.sin(own["a"]) * own["b"] ** 2)  # noqa: E731
     params = {"a": normals(0, 3), "b": normals(1, 3)}
     directions = jax.tree.map(lambda leaf: leaf[:, 0], second_moments(params, 1))
-    value, found = gradients.forward_gradient(function, params, directions)
+    value, found = learn.forward_gradient(function, params, directions)
     assert value == function(params)
     expected = jax.grad(function)(params)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12), found, expected)
@@ -187,7 +187,7 @@ def test_a_forward_gradient_along_a_basis_is_the_gradient():
 
 def test_directions_are_standard_normal_and_their_own():
     params = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(2)}
-    drawn = gradients.gaussian_directions(KEY, params, 20_000)
+    drawn = learn.gaussian_directions(KEY, params, 20_000)
     flat = np.concatenate([drawn["a"].reshape(-1, 6), drawn["b"]], axis=1)
     error = 5 / np.sqrt(20_000)
     np.testing.assert_allclose(flat.mean(axis=0), 0, atol=error)
@@ -195,36 +195,35 @@ def test_directions_are_standard_normal_and_their_own():
 
 
 def test_the_baseline_of_a_group_is_the_mean_of_the_others():
-    np.testing.assert_allclose(gradients.leave_one_out(jnp.asarray([1.0, 2.0, 6.0])), [4, 3.5, 1.5])
+    np.testing.assert_allclose(learn.leave_one_out(jnp.asarray([1.0, 2.0, 6.0])), [4, 3.5, 1.5])
 
 
 def of_time_alone(sizes):
     """Drifts that do not depend on the state: the end is linear in the gates."""
     drifts = tuple(lambda params, x, t, size=size: 0 * x + size * (t + 1) for size in sizes)
-    return Levels(drifts, (1.0, 4.0, 16.0)[: len(sizes)]), ((),) * len(sizes)
+    return Ladder(drifts, ((),) * len(sizes), (1.0, 4.0, 16.0)[: len(sizes)])
 
 
 @pytest.mark.parametrize("start", [(1.0, 0.5, 0.5), (0.9, 0.6, 0.2)])
 def test_the_leading_order_is_all_where_the_end_is_linear_in_the_gates(start):
-    _, _, steps, family, theta, batch = problem(2, 3, start)
-    ladder, params = of_time_alone((0.4, 0.9, 1.0))
+    _, steps, family, theta, batch = known_draws(2, 3, start)
+    ladder = of_time_alone((0.4, 0.9, 1.0))
     # The reference has to be the mean: the top level along the same path.
-    batch = couple(ladder, params, batch.x, steps, batch.noise)
-    given = (ladder, params, steps, family, theta, batch)
+    batch = make_reference(ladder, batch.problem, steps)
+    given = (ladder, steps, family, theta, batch)
     terms = all_terms(*given, estimate=learn.leading_order_terms)
-    found = mean_gradient(*terms, gradients.leave_one_out, 2)
+    found = mean_gradient(*terms, learn.leave_one_out, 2)
     np.testing.assert_allclose(found, exact_gradient(*given), rtol=1e-9, atol=1e-12)
 
 
 def test_the_leading_order_is_reached_as_the_levels_approach_each_other():
     def relative_error(gap):
-        _, _, steps, family, theta, batch = problem(2, 3, (1.0, 0.5, 0.3))
-        ladder, _ = wavy_ladder()
-        params = tuple(jnp.asarray(1 - gap * away) for away in (1.0, 0.5, 0.0))
-        batch = couple(ladder, params, batch.x, steps, batch.noise)
-        given = (ladder, params, steps, family, theta, batch)
+        _, steps, family, theta, batch = known_draws(2, 3, (1.0, 0.5, 0.3))
+        ladder = wavy_ladder(sizes=[1 - gap * away for away in (1.0, 0.5, 0.0)])
+        batch = make_reference(ladder, batch.problem, steps)
+        given = (ladder, steps, family, theta, batch)
         terms = all_terms(*given, estimate=learn.leading_order_terms)
-        found, exact = mean_gradient(*terms, gradients.no_baseline, 1), exact_gradient(*given)
+        found, exact = mean_gradient(*terms, learn.no_baseline, 1), exact_gradient(*given)
         return np.abs(found - exact).max() / np.abs(exact).max()
 
     near, far = relative_error(0.01), relative_error(0.04)
@@ -233,16 +232,16 @@ def test_the_leading_order_is_reached_as_the_levels_approach_each_other():
 
 
 def test_the_leading_order_plan_is_the_plan_and_certain_gates_do_not_move():
-    logits = gates.constant_gates((1.0, 0.5, 0.2), 2)
-    for _, fires in every_draw(logits):
-        expected = plan.weigh(fires, logits)
+    logits = gates.to_logits([[1.0, 0.5, 0.2]] * 2)
+    for _, openings in every_draw(logits):
+        expected = plans.weigh(openings, logits)
         leading, moved = jax.jvp(
-            lambda own, fires=fires: gradients.weigh_to_leading_order(fires, own).weights,
+            lambda own, openings=openings: learn.weigh_to_leading_order(openings, own).weights,
             (logits,),
             (jnp.ones((2, 3)),),
         )
         np.testing.assert_array_equal(leading, expected.weights)
-        ratios = fires[:, 1:] / np.array([0.5, 0.2])
+        ratios = openings[:, 1:] / np.array([0.5, 0.2])
         np.testing.assert_allclose(moved[:, 1], -(ratios[:, 0] - ratios[:, 1]) / 2)
         np.testing.assert_allclose(moved[:, 0], ratios[:, 0] / 2)
 
@@ -250,13 +249,13 @@ def test_the_leading_order_plan_is_the_plan_and_certain_gates_do_not_move():
 def test_as_many_orthogonal_directions_as_parameters_give_the_gradient():
     function = lambda own: jnp.sum(jnp.sin(own["a"]) * own["b"] ** 2)  # noqa: E731
     params = {"a": normals(0, 3), "b": normals(1, 3)}
-    directions = gradients.orthogonal_directions(KEY, params, 6)
-    _, found = gradients.forward_gradient(function, params, directions)
+    directions = learn.orthogonal_directions(KEY, params, 6)
+    _, found = learn.forward_gradient(function, params, directions)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12), found, jax.grad(function)(params))
-    drawn = jax.vmap(lambda key: gradients.orthogonal_directions(key, params, 2))(
+    drawn = jax.vmap(lambda key: learn.orthogonal_directions(key, params, 2))(
         jax.random.split(KEY, 5000)
     )
     flat = np.concatenate([drawn["a"], drawn["b"]], axis=2).reshape(-1, 6)
     np.testing.assert_allclose(flat.T @ flat / len(flat), np.eye(6), atol=5 * 2 / np.sqrt(5000))
     with pytest.raises(ValueError, match="at most one tangent for each of 6 parameters, got 7"):
-        gradients.orthogonal_directions(KEY, params, 7)
+        learn.orthogonal_directions(KEY, params, 7)

@@ -1,3 +1,5 @@
+"""Claims about learning gates: its gradient, its noise, its memory, and what it finds."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,31 +7,34 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from mlem_jax import gates, gradients, learn, plan
-from mlem_jax.evaluate import Batch, couple
-from mlem_jax.levels import Conditional, Levels, conditional
-from mlem_jax.noise import brownian_path
-from mlem_jax.steps import euler_maruyama, uniform_grid
+from mlem_jax import draws, gates, learn, plans
+from mlem_jax.evaluate import Batch, make_reference, take_batch
+from mlem_jax.grids import uniform_grid
+from mlem_jax.ladder import Ladder
+from mlem_jax.noise import brownian_path, store_path
+from mlem_jax.problem import Problem
+from mlem_jax.steps import euler_maruyama
 from tests.problems import count_conds, normals, wavy_ladder
-from tests.test_gradients import exact_gradient, problem
+from tests.test_gradients import exact_gradient, known_draws
 
 KEY = jax.random.key(5)
+GIVEN = known_draws(2, 3, (1.0, 0.6, 0.4))
 
 
 def learner_of(given, **options):
-    ladder, _, steps, family, _, _ = given
+    _, steps, family, _, _ = given
     options = {"penalty": 0.0, "groups": 2, "optimiser": optax.sgd(1.0)} | options
-    return learn.gate_learner(ladder, steps, family, options.pop("optimiser"), **options)
+    return learn.gate_learner(steps, family, options.pop("optimiser"), **options)
 
 
 def many_gradients(given, repeats, **options):
     """The gradients that a learner's own steps use, from plain descent of rate 1."""
-    _, params, _, _, theta, batch = given
+    ladder, _, _, theta, batch = given
     learner = learner_of(given, **options)
     state = learner.init()._replace(theta=theta)
 
     def one(key):
-        after, info = learner.step(state, params, batch, key)
+        after, info = learner.step(state, ladder, batch, key)
         return ravel_pytree(jax.tree.map(jnp.subtract, theta, after.theta))[0], info
 
     return jax.jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(KEY, repeats))
@@ -38,29 +43,25 @@ def many_gradients(given, repeats, **options):
 def tiled(given, groups):
     """The same two samples in each group, so that the expectation is the enumerated one."""
     *rest, batch = given
-    path = batch.noise._replace(samples=jnp.tile(batch.noise.samples, groups))
-    return *rest, Batch(
-        jnp.tile(batch.x, (groups, 1)), path, jnp.tile(batch.reference, (groups, 1))
-    )
+    return *rest, take_batch(batch, jnp.tile(jnp.arange(2), groups))
 
 
 @pytest.mark.parametrize("tangents", [1, 3])
 def test_the_steps_of_a_learner_follow_the_exact_gradient(tangents):
-    given = problem(2, 3, (1.0, 0.6, 0.4))
-    drawn, info = many_gradients(tiled(given, 8), 4000, groups=8, tangents=tangents)
+    drawn, info = many_gradients(tiled(GIVEN, 8), 4000, groups=8, tangents=tangents)
     error = np.std(drawn, axis=0) / np.sqrt(len(drawn))
-    assert (np.abs(drawn.mean(axis=0) - exact_gradient(*given)) < 5 * error).all()
+    assert (np.abs(drawn.mean(axis=0) - exact_gradient(*GIVEN)) < 5 * error).all()
     np.testing.assert_allclose(info.gradient, jnp.linalg.norm(drawn, axis=1))
 
 
 def test_the_penalty_is_paid_on_the_expected_cost():
-    given = problem(2, 3, (1.0, 0.6, 0.4))
-    ladder, _, steps, family, theta, _ = given
-    paid, free = (many_gradients(given, 3, penalty=penalty) for penalty in (0.7, 0.0))
+    ladder, steps, family, theta, _ = GIVEN
+    paid, free = (many_gradients(GIVEN, 3, penalty=penalty) for penalty in (0.7, 0.0))
 
     def cost(theta):
         # No two gates are equal here, so nothing is idle and the price of a plan to run is it.
-        return plan.expected_price(family.logits(theta, steps.t), ladder.costs).costs.sum()
+        logits = family.logits(theta, steps.t)
+        return plans.expected_price(draws.independent, logits, ladder.costs).costs.sum()
 
     expected = 0.7 * ravel_pytree(jax.grad(cost)(theta))[0]
     np.testing.assert_allclose(paid[0] - free[0], np.tile(expected, (3, 1)), rtol=1e-9)
@@ -69,51 +70,94 @@ def test_the_penalty_is_paid_on_the_expected_cost():
 
 
 def test_the_baseline_lowers_the_noise_of_the_gradient():
-    given = tiled(problem(2, 3, (1.0, 0.6, 0.4)), 8)
     with_, without = (
-        many_gradients(given, 1000, groups=8, baseline=baseline)[0].var(axis=0).sum()
-        for baseline in (gradients.leave_one_out, gradients.no_baseline)
+        many_gradients(tiled(GIVEN, 8), 1000, groups=8, baseline=baseline)[0].var(axis=0).sum()
+        for baseline in (learn.leave_one_out, learn.no_baseline)
     )
     assert with_ < 0.8 * without
 
 
 def test_a_step_keeps_its_conds_one_a_level():
-    given = tiled(problem(2, 3, (1.0, 0.6, 0.4)), 4)
+    ladder, *_, batch = given = tiled(GIVEN, 4)
     learner = learner_of(given, groups=4, tangents=2)
-    jaxpr = jax.make_jaxpr(learner.step)(learner.init(), given[1], given[-1], KEY)
-    assert count_conds(jaxpr.jaxpr) >= 3
+    jaxpr = jax.make_jaxpr(learner.step)(learner.init(), ladder, batch, KEY)
+    assert count_conds(jaxpr.jaxpr) == 3
+
+
+def test_new_costs_parameters_and_batches_trace_nothing_anew():
+    ladder, *_, batch = given = tiled(GIVEN, 2)
+    learner = learner_of(given, penalty=0.1)
+    step, state = jax.jit(learner.step), learner.init()
+    for seed in range(3):
+        params = tuple(own + 0.1 * seed for own in ladder.params)
+        own = Ladder(ladder.drifts, params, (1.0, 2.0, 3.0 + seed))
+        problem = batch.problem._replace(x=batch.problem.x + seed)
+        state, _ = step(state, own, batch._replace(problem=problem), jax.random.key(seed))
+    assert step._cache_size() == 1
+    assert state.step == 3
 
 
 def test_memory_does_not_grow_with_the_steps():
     def temporary(count):
-        ladder, params = wavy_ladder()
-        grid = uniform_grid(1.0, 0.0, count)
-        family = gates.log_linear_gates((1.0, 0.5, 0.2))
-        learner = learn.gate_learner(
-            ladder, euler_maruyama(grid, lambda t: 0 * t + 1.0), family, optax.adam(0.1),
-            penalty=0.1, groups=4,
-        )  # fmt: skip
+        ladder, steps = wavy_ladder(), euler_maruyama(uniform_grid(1.0, 0.0, count), jnp.ones_like)
+        family = gates.log_linear((1.0, 0.5, 0.2))
+        learner = learn.gate_learner(steps, family, optax.adam(0.1), penalty=0.1, groups=4)
         x = jnp.zeros((8, 64, 64, 12))  # As 128 small pictures.
-        batch = Batch(x, brownian_path(KEY, grid, samples=jnp.arange(8)), x)
-        compiled = jax.jit(learner.step).lower(learner.init(), params, batch, KEY).compile()
+        batch = Batch(Problem(x, brownian_path(KEY, steps, samples=jnp.arange(8))), x)
+        compiled = jax.jit(learner.step).lower(learner.init(), ladder, batch, KEY).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert temporary(1000) < 1.1 * temporary(100)
 
 
 def test_the_groups_of_a_batch_take_their_conditions_along():
-    def network(own, x, t, condition):
-        return own * x + condition[:, None]
+    def conditioned(params, x, t, condition):
+        return params * x + condition[:, None]
 
-    grid = uniform_grid(1.0, 0.0, 2)
-    levels = Levels((conditional(network),) * 2, (1.0, 2.0))
-    steps = euler_maruyama(grid, None)
-    params = tuple(Conditional(jnp.asarray(own), jnp.arange(4.0)) for own in (0.5, 1.0))
-    batch = couple(levels, params, normals(0, 4, 3), steps, None)
-    certain_enough = gates.log_linear_gates((1.0, 1 - 1e-12))
-    learner = learn.gate_learner(levels, steps, certain_enough, optax.sgd(0.1), penalty=0, groups=4)
-    _, info = jax.jit(learner.step)(learner.init(), params, batch, KEY)
+    ladder = Ladder((conditioned,) * 2, (jnp.asarray(0.5), jnp.asarray(1.0)), (1.0, 2.0))
+    steps = euler_maruyama(uniform_grid(1.0, 0.0, 2))
+    batch = make_reference(ladder, Problem(normals(0, 4, 3), None, jnp.arange(4.0)), steps)
+    certain_enough = gates.log_linear((1.0, 1 - 1e-12))
+    learner = learn.gate_learner(steps, certain_enough, optax.sgd(0.1), penalty=0, groups=4)
+    _, info = jax.jit(learner.step)(learner.init(), ladder, batch, KEY)
     assert info.error < 1e-18
+
+
+def test_stored_normals_teach_what_their_path_teaches():
+    ladder, *_, batch = given = tiled(GIVEN, 2)
+    learner = learner_of(given)
+    stored = store_path(batch.problem.noise, batch.problem.x)
+    problems = batch.problem, batch.problem._replace(noise=stored)
+    along, by_hand = (
+        learner.step(learner.init(), ladder, batch._replace(problem=problem), KEY)[0].theta
+        for problem in problems
+    )
+    for own, other in zip(along, by_hand, strict=True):
+        np.testing.assert_allclose(own, other, atol=1e-12)
+
+
+def test_a_state_of_two_arrays_is_learned_on_as_one_array_of_both():
+    ladder, *_, batch = tiled(GIVEN, 2)
+    whole = batch._replace(problem=batch.problem._replace(
+        noise=store_path(batch.problem.noise, batch.problem.x)))  # fmt: skip
+
+    def apart(array):
+        return {"left": array[..., 0], "right": array[..., 1:]}
+
+    noise = apart(whole.problem.noise)
+    in_parts = Batch(Problem(apart(whole.problem.x), noise), apart(whole.reference))
+    drifts = tuple(
+        lambda params, x, t, own=own: jax.tree.map(lambda leaf: own(params, leaf, t), x)
+        for own in ladder.drifts
+    )
+    learner = learner_of(GIVEN)
+    one, two = (
+        learner.step(learner.init(), ladder, batch, KEY)[1].error
+        for ladder, batch in (
+            (ladder, whole), (Ladder(drifts, ladder.params, ladder.costs), in_parts)
+        )
+    )  # fmt: skip
+    assert two == pytest.approx(float(one), rel=1e-12)
 
 
 def known_ladder():
@@ -125,14 +169,14 @@ def known_ladder():
     )
     totals = [lambda t, k=k: sum(size(t) for size in sizes[: k + 1]) for k in range(3)]
     drifts = tuple(lambda params, x, t, total=total: 0 * x + total(t) for total in totals)
-    return Levels(drifts, (0.02, 0.2, 1.0)), sizes
+    return Ladder(drifts, ((),) * 3, (0.02, 0.2, 1.0)), sizes
 
 
 @pytest.mark.parametrize("estimate", [learn.score_function_terms, learn.leading_order_terms])
 def test_learning_recovers_the_best_gates_of_a_ladder_where_they_are_known(estimate):
-    levels, sizes = known_ladder()
-    costs, penalty = np.array(levels.costs), 1e-3
-    steps = euler_maruyama(uniform_grid(1.0, 0.0, 20), None)
+    ladder, sizes = known_ladder()
+    costs, penalty = np.array(ladder.costs), 1e-3
+    steps = euler_maruyama(uniform_grid(1.0, 0.0, 20))
     squares = np.stack([(size(np.asarray(steps.t)) / 20) ** 2 for size in sizes[1:]], axis=1)
 
     def error(p):  # sum_n sum_k gain^2 d_k(t_n)^2 (1/p_kn - 1)
@@ -152,57 +196,59 @@ def test_learning_recovers_the_best_gates_of_a_ladder_where_they_are_known(estim
         best.append([each.ravel()[loss.argmin()] for each in (two, three)])
     best = np.array(best)
 
-    family = gates.log_linear_gates((1.0, 0.5, 0.5))
+    family = gates.log_linear((1.0, 0.5, 0.5))
     optimiser = optax.adam(optax.cosine_decay_schedule(0.1, 400))
     learner = learn.gate_learner(
-        levels, steps, family, optimiser, penalty=penalty, groups=64,
-        tangents=4, directions=gradients.orthogonal_directions, estimate=estimate,
+        steps, family, optimiser, penalty=penalty, groups=64,
+        tangents=4, directions=learn.orthogonal_directions, estimate=estimate,
     )  # fmt: skip
-    batch = couple(levels, ((),) * 3, jnp.zeros((64, 1)), steps, None)
+    batch = make_reference(ladder, Problem(jnp.zeros((64, 1))), steps)
 
     def one(state, key):
-        return learner.step(state, ((),) * 3, batch, key)
+        return learner.step(state, ladder, batch, key)
 
     state, infos = jax.jit(lambda keys: jax.lax.scan(one, learner.init(), keys))(
         jax.random.split(KEY, 400)
     )
 
+    def closable(theta, scale=1.0):
+        return np.asarray(gates.to_probabilities(family.logits(theta, steps.t, scale))[:, 1:])
+
     def cost_of_equal_error(theta):
         """What gates of this shape cost, shifted to the error of the best."""
-        logits = family.logits(theta, steps.t)
         low, high = -9.0, 9.0
         for _ in range(60):
             middle = (low + high) / 2
-            p = np.asarray(gates.probabilities(gates.shift_gates(logits, middle))[:, 1:])
+            p = closable(theta, np.exp(middle))
             low, high = (middle, high) if error(p) > error(best) else (low, middle)
         return cost(p)
 
     assert cost_of_equal_error(family.init()) > 1.4 * cost(best)
     assert cost_of_equal_error(state.theta) < 1.1 * cost(best)
-    learned = np.asarray(gates.probabilities(family.logits(state.theta, steps.t))[:, 1:])
+    learned = closable(state.theta)
     loss, least = (error(p) + penalty * cost(p) for p in (learned, best))
     assert loss < 1.05 * least
     assert infos.cost[-1] == pytest.approx(cost(learned), rel=0.02)
 
 
 def test_bad_settings_are_named():
-    given = problem(2, 3, (1.0, 0.6, 0.4))
     with pytest.raises(ValueError, match=r"expected a penalty >= 0 on the cost, got -1\.0"):
-        learner_of(given, penalty=-1.0)
+        learner_of(GIVEN, penalty=-1.0)
     with pytest.raises(ValueError, match="expected at least 2 groups, got 1: a baseline compares"):
-        learner_of(given, groups=1)
+        learner_of(GIVEN, groups=1)
     with pytest.raises(ValueError, match="expected at least 1 group and 1 tangent, got 2 and 0"):
-        learner_of(given, tangents=0)
-    learner = learner_of(given, groups=3, penalty=1.0)
-    batch = given[-1]
-    for wrong, message in (
-        (batch, "expected a batch that is a multiple of 3 groups, got 2 samples"),
-        (batch._replace(x=batch.x[:0]), "a multiple of 3 groups, got 0 samples"),
-        (batch._replace(noise=normals(0, 2, 2, 3)), "a path or no noise to learn on, got stored"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            learner.step(learner.init(), given[1], wrong, KEY)
-    learner = learner_of(given, groups=2)
-    wrong = batch._replace(reference=batch.reference[:1])
+        learner_of(GIVEN, tangents=0)
+    ladder, *_, batch = GIVEN
+    learner = learner_of(GIVEN, groups=3, penalty=1.0)
+    with pytest.raises(ValueError, match="a batch that is a multiple of 3 groups, got 2 samples"):
+        learner.step(learner.init(), ladder, batch, KEY)
+    fewer = batch._replace(reference=batch.reference[:1])
     with pytest.raises(ValueError, match=r"like the starts, float64\[2, 3\], got float64\[1, 3\]"):
-        learner.step(learner.init(), given[1], wrong, KEY)
+        learner.step(learner.init(), ladder, fewer, KEY)
+    empty = Batch(Problem(jnp.zeros((0, 3))), jnp.zeros((0, 3)))
+    with pytest.raises(ValueError, match=r"at least one, got \[0\] in x"):
+        learner.step(learner.init(), ladder, empty, KEY)
+    unpriced = Ladder(ladder.drifts, ladder.params)
+    learner = learner_of(GIVEN)
+    with pytest.raises(ValueError, match="expected one cost for each of 3 levels, got 0"):
+        learner.step(learner.init(), unpriced, batch, KEY)

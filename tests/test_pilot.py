@@ -1,24 +1,32 @@
-"""Claims about effects measured in one pilot run, and about the gates made from them."""
+"""Claims about sensitivities measured in one pilot run, and about the gates made from them."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlem_jax import draws, pilot, plan
-from mlem_jax import steps as sp
-from mlem_jax.evaluate import couple, judge, square_errors, stack_plans
-from mlem_jax.levels import Levels
-from mlem_jax.noise import brownian_path
-from mlem_jax.solve import solve
+from mlem_jax import draws, gates, plans
+from mlem_jax.diagnosis import fit_error, measure_sensitivities, predict_error, run_pilot
+from mlem_jax.evaluate import judge, make_reference, square_errors
+from mlem_jax.grids import uniform_grid
+from mlem_jax.ladder import Ladder
+from mlem_jax.noise import brownian_path, store_path
+from mlem_jax.problem import Problem
+from mlem_jax.process import cosine
+from mlem_jax.solver import solve
+from mlem_jax.steps import dpm_solver_2m, euler_maruyama
 from tests.exact import every_draw
 from tests.problems import normals, wavy_ladder
 
-LEVELS, PARAMS = wavy_ladder(sizes=(0.6, 0.9, 1.0))
-GRID = sp.uniform_grid(0.0, 1.0, 8)
-STEPS = sp.euler_maruyama(GRID, lambda t: 0.3 + t)
+KEY = jax.random.key(3)
+LADDER = wavy_ladder()
+STEPS = euler_maruyama(uniform_grid(0.0, 1.0, 8), lambda t: 0.3 + t)
 X = normals(1, 6, 2)
-PATH = brownian_path(jax.random.key(2), GRID, samples=jnp.arange(6))
+PATH = brownian_path(jax.random.key(2), STEPS, samples=jnp.arange(6))
+PROBLEM = Problem(X, PATH)
+SENSITIVITIES = jnp.asarray(np.random.default_rng(5).uniform(0.1, 9.0, (6, 3)))
+SENSITIVITIES = SENSITIVITIES.at[:, 0].set(jnp.inf)
+COSTS = (1.0, 4.0, 16.0)
 
 
 def slope_of_the_end(step, difference):
@@ -27,112 +35,194 @@ def slope_of_the_end(step, difference):
     def end(size):
         weights = jnp.zeros((8, 3)).at[:, 2].set(1.0)
         weights = weights.at[step, difference].add(size).at[step, difference - 1].add(-size)
-        return solve(LEVELS, PARAMS, X, STEPS, plan.Plan(weights, jnp.ones((8, 3), bool)), PATH)
+        return solve(LADDER, PROBLEM, STEPS, plans.make_plan(weights, jnp.ones((8, 3), bool)))
 
     return (end(1e-5) - end(-1e-5)) / 2e-5
 
 
-def test_with_one_step_a_stretch_an_effect_is_the_squared_slope_of_the_end():
-    effects = pilot.measure_effects(LEVELS, PARAMS, X, STEPS, jax.random.key(3), PATH, stretches=8)
-    assert jnp.isposinf(effects[:, 0]).all()
+def test_with_a_bin_for_each_step_a_sensitivity_is_the_squared_slope_of_the_end():
+    found = measure_sensitivities(LADDER, PROBLEM, STEPS, KEY, bins=8)
+    assert jnp.isposinf(found[:, 0]).all()
     for step in (0, 3, 7):
         for difference in (1, 2):
             expected = jnp.mean(slope_of_the_end(step, difference) ** 2)
-            assert effects[step, difference] == pytest.approx(float(expected), rel=1e-6)
+            assert found[step, difference] == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_the_effect_of_a_stretch_is_the_mean_over_its_steps():
-    # Each sample is disturbed at one step of the stretch: many copies of one sample see them all.
-    x, samples = jnp.tile(X[:1], (512, 1)), jnp.zeros(512, int)
-    path = brownian_path(jax.random.key(2), GRID, samples=samples)
-    key = jax.random.key(4)
-    each = pilot.measure_effects(LEVELS, PARAMS, x, STEPS, key, path, stretches=8, certain=0)
-    pairs = pilot.measure_effects(LEVELS, PARAMS, x, STEPS, key, path, stretches=2, certain=0)
+def test_the_sensitivity_of_a_bin_is_the_mean_over_its_steps():
+    # Each sample is disturbed at one step of the bin: many copies of one sample see them all.
+    path = brownian_path(jax.random.key(2), STEPS, samples=jnp.zeros(512, int))
+    problem = Problem(jnp.tile(X[:1], (512, 1)), path)
+    each, pairs = (
+        measure_sensitivities(LADDER, problem, STEPS, KEY, bins=bins, certain=0) for bins in (8, 2)
+    )
     means = each.reshape(2, 4, 3).mean(axis=1)
     spread = each.reshape(2, 4, 3).std(axis=1) / 512**0.5
-    found = pairs[::4]
-    assert (jnp.abs(found - means) < 5 * spread + 1e-12).all()
+    assert (jnp.abs(pairs[::4] - means) < 5 * spread + 1e-12).all()
     assert (pairs[:4] == pairs[0]).all()
+
+
+def crossed(params, left, right, t):
+    return params * jnp.sin(left + t) - 0.3 * right
+
+
+def crossed_array(params, x, t):
+    """A drift in which each entry of the state feels the other."""
+    return crossed(params, x, x[:, ::-1], t)
+
+
+def crossed_tree(params, x, t):
+    one, other = x["one"], x["other"][:, 0]
+    moved = crossed(params, one, other, t), crossed(params, other, one, t)
+    return {"one": moved[0], "other": moved[1][:, None]}
+
+
+def as_tree(array):
+    """Arrays of different rank in the place of the last axis."""
+    return {"one": array[..., 0], "other": array[..., 1:]}
+
+
+@pytest.mark.parametrize("bins", [8, 3])
+def test_a_state_of_several_arrays_is_piloted_as_one_array_of_them_all(bins):
+    stored = normals(4, 8, 6, 2)
+    array, tree = (
+        run_pilot(Ladder((drift,) * 3, LADDER.params), problem, STEPS, KEY, bins=bins, certain=0)
+        for drift, problem in (
+            (crossed_array, Problem(X, stored)),
+            (crossed_tree, Problem(as_tree(X), as_tree(stored))),
+        )
+    )
+    jax.tree.map(lambda own, other: np.testing.assert_allclose(own, other, rtol=1e-9), array, tree)
+    assert (array.products[:, :, 1, 2] != 0).all()
+
+
+def test_a_path_drives_the_pilot_of_a_tree_as_its_stored_normals_do():
+    ladder = Ladder((crossed_tree,) * 3, LADDER.params)
+    x = as_tree(X)
+    along, stored = (
+        run_pilot(ladder, Problem(x, noise), STEPS, KEY, bins=4)
+        for noise in (PATH, store_path(PATH, x))
+    )
+    jax.tree.map(lambda own, other: np.testing.assert_allclose(own, other), along, stored)
+
+
+def conditioned(params, x, t, condition):
+    return params * jnp.sin(x + t) - condition["rate"][:, None] * x
+
+
+def conditioned_by_params(params, x, t):
+    rate, size = params
+    return size * jnp.sin(x + t) - rate[:, None] * x
+
+
+@pytest.mark.parametrize("bins", [8, 3])
+def test_conditions_reach_every_level_and_every_tangent_of_a_pilot(bins):
+    rate = jnp.linspace(0.0, 2.0, 6)
+    ladder = Ladder((conditioned,) * 3, LADDER.params)
+    plain = Ladder((conditioned_by_params,) * 3, tuple((rate, size) for size in LADDER.params))
+    found, expected, other = (
+        run_pilot(own, Problem(X, PATH, condition), STEPS, KEY, bins=bins)
+        for own, condition in (
+            (ladder, {"rate": rate}),
+            (plain, None),
+            (ladder, {"rate": 0 * rate}),
+        )
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), found, expected)
+    # The first sample has the same condition in both.
+    for own, without in zip(found, other, strict=True):
+        differs = ~np.isclose(own, without).reshape(own.shape)
+        axis = 1 if own.shape[0] == 8 else 0
+        first, rest = np.split(differs, [1], axis)
+        assert not first.any()
+        assert rest.any()
+
+
+def test_noise_for_each_entry_drives_a_pilot_as_the_same_number_for_all():
+    wide = STEPS._replace(noise=jnp.tile(STEPS.noise[:, None], (1, 2)))
+    one, other = (measure_sensitivities(LADDER, PROBLEM, own, KEY, bins=4) for own in (STEPS, wide))
+    np.testing.assert_allclose(one, other)
 
 
 def test_the_predicted_error_is_that_of_gates_where_the_end_is_linear_in_them():
     # Drifts that do not depend on x: the end is a sum, and its error under gates is exact.
     drifts = tuple(lambda params, x, t, c=c: params * (1 + c * t) * jnp.ones_like(x)
                    for c in (0.0, 1.0))  # fmt: skip
-    levels, params = Levels(drifts, (1.0, 2.0)), (jnp.asarray(0.5), jnp.asarray(0.8))
-    grid = sp.uniform_grid(0.0, 1.0, 3)
-    steps, x = sp.euler_maruyama(grid), jnp.zeros((1, 1))
-    effects = pilot.measure_effects(
-        levels, params, x, steps, jax.random.key(0), stretches=3, certain=0
-    )
+    ladder = Ladder(drifts, (jnp.asarray(0.5), jnp.asarray(0.8)), (1.0, 2.0))
+    steps, problem = euler_maruyama(uniform_grid(0.0, 1.0, 3)), Problem(jnp.zeros((1, 1)))
+    found = measure_sensitivities(ladder, problem, steps, KEY, bins=3, certain=0)
     logits = jnp.asarray([[0.3, -0.5], [jnp.inf, 0.2], [1.0, -1.0]])
-    reference = couple(levels, params, x, steps, None).reference
+    reference = make_reference(ladder, problem, steps).reference
     exact = sum(
-        chance * square_errors(solve(levels, params, x, steps, plan.weigh(b, logits)), reference)
+        chance * square_errors(solve(ladder, problem, steps, plans.weigh(b, logits)), reference)
         for chance, b in every_draw(logits)
     )
-    assert pilot.predict_error(effects, logits) == pytest.approx(float(exact[0]), rel=1e-10)
+    assert predict_error(found, logits) == pytest.approx(float(exact[0]), rel=1e-10)
 
 
-def test_gates_from_effects_have_the_least_predicted_error_for_their_cost():
-    effects = jnp.asarray(np.random.default_rng(5).uniform(0.1, 9.0, (6, 3))).at[:, 0].set(jnp.inf)
-    costs = (1.0, 4.0, 16.0)
+def test_gates_from_sensitivities_have_the_least_predicted_error_for_their_cost():
     paid = jnp.asarray([0.0, 4.0, 20.0])
-    logits = pilot.effect_gates(effects, costs, scale=0.5)
-    p = jax.nn.sigmoid(logits)
+    logits = gates.from_sensitivities(SENSITIVITIES, COSTS).logits((), jnp.arange(6.0), 0.5)
+    p = gates.to_probabilities(logits)
     assert (p[:, 0] == 1).all()
     assert (p[:, 1:] < 1).all()
     # Stationary: moving cost from any gate to any other gains nothing to first order.
-    gain = -effects[:, 1:] / p[:, 1:] ** 2 / paid[1:]
+    gain = -SENSITIVITIES[:, 1:] / p[:, 1:] ** 2 / paid[1:]
     np.testing.assert_allclose(gain, gain[0, 0], rtol=1e-9)
 
 
 @pytest.mark.parametrize("error", [1e-6, 0.3, 500.0])
 def test_gates_meet_the_error_they_are_asked_for(error):
-    effects = jnp.asarray(np.random.default_rng(5).uniform(0.1, 9.0, (6, 3))).at[:, 0].set(jnp.inf)
-    costs = (1.0, 4.0, 16.0)
-    logits = pilot.fit_error(
-        lambda scale: pilot.effect_gates(effects, costs, scale=scale), effects, error
-    )
-    assert pilot.predict_error(effects, logits) == pytest.approx(error, rel=1e-5)
+    own = gates.from_sensitivities(SENSITIVITIES, COSTS)
+    logits = fit_error(own, jnp.arange(6.0), SENSITIVITIES, error)
+    assert predict_error(SENSITIVITIES, logits) == pytest.approx(error, rel=1e-5)
     with pytest.raises(ValueError, match="expected an error above 0 and finite, got 0"):
-        pilot.fit_error(lambda scale: logits, effects, 0)
+        fit_error(own, jnp.arange(6.0), SENSITIVITIES, 0)
 
 
-def test_effects_predict_the_error_of_close_levels():
-    levels, params = wavy_ladder(sizes=(0.97, 0.99, 1.0))
-    effects = pilot.measure_effects(levels, params, X, STEPS, jax.random.key(3), PATH, stretches=8)
-    logits = pilot.effect_gates(effects, levels.costs, scale=40.0)
-    keys = jax.random.split(jax.random.key(6), 400)
-    plans = stack_plans([plan.draw_plan(draws.independent, logits, key) for key in keys])
-    batch = couple(levels, params, X, STEPS, PATH)
-    errors = judge(levels, params, batch, STEPS, plans).mean(axis=1)
-    predicted = pilot.predict_error(effects, logits)
+def test_learned_gates_meet_an_error_with_the_parameters_they_have():
+    family, t = gates.log_linear((1.0, 0.5, 0.2)), jnp.linspace(1.0, 0.1, 6)
+    theta = family.init()._replace(slope=jnp.asarray([0.5, -0.3]))
+    logits = fit_error(family, t, SENSITIVITIES, 2.0, theta=theta)
+    assert predict_error(SENSITIVITIES, logits) == pytest.approx(2.0, rel=1e-5)
+    moved = (logits - family.logits(theta, t))[:, 1:]
+    np.testing.assert_allclose(moved, moved[0, 0])
+
+
+def test_sensitivities_predict_the_error_of_close_levels():
+    ladder = wavy_ladder(sizes=(0.97, 0.99, 1.0))
+    found = measure_sensitivities(ladder, PROBLEM, STEPS, KEY, bins=8)
+    logits = gates.from_sensitivities(found, COSTS).logits((), STEPS.t, 40.0)
+    drawn = plans.draw_plans(draws.independent, logits, jax.random.key(6), 400)
+    errors = judge(ladder, make_reference(ladder, PROBLEM, STEPS), STEPS, drawn).mean(axis=1)
+    predicted = predict_error(found, logits)
     assert predicted > 0
     assert abs(errors.mean() - predicted) < 5 * errors.std() / 400**0.5 + 0.05 * predicted
 
 
 def test_bad_pilots_are_refused():
-    key = jax.random.key(0)
-    with pytest.raises(ValueError, match="expected from 1 to 8 stretches, one a step, got 9"):
-        pilot.measure_effects(LEVELS, PARAMS, X, STEPS, key, PATH, stretches=9)
+    with pytest.raises(ValueError, match="expected from 1 to 8 time bins, at most one per step"):
+        run_pilot(LADDER, PROBLEM, STEPS, KEY, bins=9)
     with pytest.raises(ValueError, match="expected fewer certain gates than 3 levels, got 3"):
-        pilot.measure_effects(LEVELS, PARAMS, X, STEPS, key, PATH, stretches=8, certain=3)
-    two = STEPS._replace(previous=STEPS.gain)
+        run_pilot(LADDER, PROBLEM, STEPS, KEY, bins=8, certain=3)
+    multistep = dpm_solver_2m(cosine(), uniform_grid(1.0, 0.0, 8))
     with pytest.raises(ValueError, match="expected one-step steps for a pilot run"):
-        pilot.measure_effects(LEVELS, PARAMS, X, two, key, PATH, stretches=8)
+        run_pilot(LADDER, Problem(X), multistep, KEY, bins=8)
+    wrong = Ladder((*LADDER.drifts[:2], lambda params, x, t: x[:, :1]), LADDER.params)
+    with pytest.raises(ValueError, match=r"expected level 3 to return float64\[6, 2\]"):
+        run_pilot(wrong, PROBLEM, STEPS, KEY, bins=8)
 
 
 def test_an_error_that_no_gates_have_is_refused():
-    def gates_of(effects):
-        return lambda scale: pilot.effect_gates(effects, (1.0, 4.0, 16.0), scale=scale)
-
     alike = jnp.zeros((6, 3)).at[:, 0].set(jnp.inf)  # Levels that are all the same.
+    own, t = gates.from_sensitivities(alike, COSTS), jnp.arange(6.0)
     with pytest.raises(ValueError, match="expected an error that the gates can have, from 0 to 0"):
-        pilot.fit_error(gates_of(alike), alike, 1e-3)
-    with pytest.raises(ValueError, match="expected effects without NaN"):
-        pilot.fit_error(gates_of(alike), alike.at[0, 1].set(jnp.nan), 1e-3)
-    with pytest.raises(ValueError, match=r"expected effects \[steps, 2 levels\]"):
-        pilot.effect_gates(alike, (1.0, 4.0), scale=1.0)
+        fit_error(own, t, alike, 1e-3)
+    with pytest.raises(ValueError, match="expected sensitivities without NaN"):
+        fit_error(own, t, alike.at[0, 1].set(jnp.nan), 1e-3)
+    with pytest.raises(ValueError, match=r"expected sensitivities \[steps, 2 levels\]"):
+        gates.from_sensitivities(alike, (1.0, 4.0))
+    with pytest.raises(ValueError, match="expected sensitivities without NaN"):
+        gates.from_sensitivities(alike.at[0, 1].set(jnp.nan), COSTS)
     with pytest.raises(ValueError, match="expected a scale above 0, got -1"):
-        pilot.effect_gates(alike, (1.0, 4.0, 16.0), scale=-1.0)
+        own.logits((), t, -1.0)
