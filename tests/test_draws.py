@@ -35,7 +35,11 @@ def test_every_step_of_a_systematic_draw_opens_with_exactly_its_probability(colu
 def test_a_systematic_draw_opens_as_often_as_is_due_and_never_lags_more_than_one(column, seed):
     # |D| <= 1/lambda of the module's derivation, in units of openings.
     due = np.cumsum(np.asarray(column), axis=0)
-    opened = np.cumsum(draws.systematic.openings(jax.random.key(seed), gates.to_logits(column)), axis=0)
+    # A certain gate beside it, since logits of (1/2, 0.73] alone look like probabilities.
+    logits = gates.to_logits(np.concatenate([column, np.ones_like(column)], axis=1))
+    openings = draws.systematic.openings(jax.random.key(seed), logits)
+    opened = np.cumsum(openings[:, :1], axis=0)
+    assert openings[:, 1].all()
     assert np.floor(due[-1] - 1e-9) <= opened[-1] <= np.ceil(due[-1] + 1e-9)
     assert (np.abs(due - opened) < 1 + 1e-9).all()
 

@@ -1,88 +1,170 @@
 """Claims about the project itself: imports, and what importing costs."""
 
 import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import mlem_jax
+
 PACKAGE = Path(__file__).parent.parent / "mlem_jax"
-ORDER = ("types", "frontier", "process", "steps", "noise", "levels", "gates", "draws", "plan",
-         "events", "stack", "shares", "hold", "problem", "solve", "faults", "groups", "gradients",
-         "evaluate", "pilot", "intervals", "rungs", "trials", "diagnose", "report",
-         "learn")  # fmt: skip
-LEAVES = {"unet": set(), "denoise": {"types", "process"}, "checkpoint": {"types"}}
+ON_DEMAND = {"flax", "orbax", "optax", "matplotlib"}
+
+
+def names():
+    """Every module of the library, in words such as `plans.memory`."""
+    return sorted(
+        ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
+        for file in PACKAGE.rglob("*.py")
+        if file.name != "__init__.py"
+    )
 
 
 def imported(module: str) -> set[str]:
-    """Modules of the package that a module imports, wherever in it."""
+    """Modules and packages of the library that a module imports, wherever in it."""
     found = set()
-    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+    file = PACKAGE / (module.replace(".", "/") + ".py")
+    for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mlem_jax"):
-            parts = node.module.split(".")
-            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+            inner = node.module.partition(".")[2]
+            found |= {inner} if inner else {alias.name for alias in node.names}
     return found
 
 
-def test_imports_go_one_way():
-    modules = {file.stem for file in PACKAGE.glob("*.py")} - {"__init__"}
-    assert modules == {*ORDER, *LEAVES}
-    for place, module in enumerate(ORDER):
-        assert imported(module) <= set(ORDER[:place]), module
-    for module, allowed in LEAVES.items():
-        assert imported(module) <= allowed, module
+def rises(graph: dict[str, set[str]]) -> list[str]:
+    """What is left when modules without imports are taken away again and again: the cycles."""
+    left = {name: own & set(graph) for name, own in graph.items()}
+    while free := [name for name, own in left.items() if not own]:
+        left = {name: own - set(free) for name, own in left.items() if name not in free}
+    return sorted(left)
+
+
+def test_modules_import_one_another_one_way():
+    assert rises({name: imported(name) for name in names()}) == []
+
+
+def test_packages_import_one_another_one_way():
+    packages: dict[str, set[str]] = {}
+    for name in names():
+        own = name.partition(".")[0]
+        packages.setdefault(own, set()).update(each.partition(".")[0] for each in imported(name))
+    for own, others in packages.items():
+        others.discard(own)
+    assert rises(packages) == []
+
+
+def test_nothing_below_the_plan_knows_a_probability_and_nothing_above_it_a_loop():
+    for name in names():
+        room = name.partition(".")[0]
+        if room == "solver":
+            assert not any(each.startswith(("gates", "draws")) for each in imported(name)), name
+        if room in ("gates", "draws", "plans", "steps"):
+            assert not any(each.startswith("solver") for each in imported(name)), name
 
 
 def test_nothing_in_the_library_knows_the_experiments():
-    for file in PACKAGE.glob("*.py"):
-        assert "experiments" not in file.read_text().replace("the experiments", ""), file
+    for name in names():
+        tree = ast.parse((PACKAGE / (name.replace(".", "/") + ".py")).read_text())
+        modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert not any((module or "").startswith("experiments") for module in modules), name
 
 
-def test_importing_needs_no_network_library():
-    code = "import sys, mlem_jax; print(*{'flax', 'orbax', 'optax', 'matplotlib'} & {*sys.modules})"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+def test_the_top_level_is_small_and_all_of_it_is_there():
+    assert len(mlem_jax.__all__) <= 35
+    assert len(set(mlem_jax.__all__)) == len(mlem_jax.__all__)
+    for name in dir(mlem_jax):
+        assert getattr(mlem_jax, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'solv'"):
+        _ = mlem_jax.solv
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_importing_needs_no_library_for_networks():
+    ran = run_python(f"import sys, mlem_jax; print(*{ON_DEMAND!r} & {{*sys.modules}})")
+    assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split() == []
 
 
+SCRIPT = """
+import jax
+import jax.numpy as jnp
+
+import mlem_jax as mlem
+
+
+def drift(params: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
+    return -params * x * t
+
+
+ladder = mlem.Ladder((drift, drift), (jnp.asarray(0.9), jnp.asarray(1.0)), (1.0, 8.0))
+steps = mlem.steps.euler_maruyama(mlem.grids.uniform_grid(0.0, 1.0, 50), lambda t: 0.1 + t)
+samples = jnp.arange(8)
+x = mlem.draw_starts(jax.random.key(0), samples, (3,))
+problem = mlem.Problem(x, mlem.brownian_path(jax.random.key(1), steps, samples=samples))
+draw = mlem.draws.midpoint
+gates = mlem.gates.inverse_cost(ladder.costs)
+logits = mlem.fit_budget(gates, steps.t, ladder.costs, 100.0, draw=draw)
+plan = mlem.draw_plan(draw, logits, None)
+print(mlem.solve(ladder, problem, steps, plan).shape)
+"""
+
+
+@pytest.mark.skipif(shutil.which("pyright", path=Path(sys.executable).parent) is None,
+                    reason="needs pyright")  # fmt: skip
+def test_a_script_of_ten_lines_is_typed_to_the_last_word(tmp_path):
+    assert (PACKAGE / "py.typed").exists()
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "pyrightconfig.json").write_text(
+        f'{{"typeCheckingMode": "strict", "extraPaths": ["{PACKAGE.parent}"]}}'
+    )
+    checker = Path(sys.executable).with_name("pyright")
+    ran = subprocess.run(
+        [checker, "--pythonpath", sys.executable, "-p", tmp_path], capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 def test_annotated_shapes_hold_in_a_whole_run():
+    # In a process of its own: with shapes checked first, no refusal of the library would be seen.
     code = """
 from jaxtyping import install_import_hook
 with install_import_hook("mlem_jax", "beartype.beartype"):
     import mlem_jax as m
 import jax, jax.numpy as jnp
-process, grid = m.cosine(), m.uniform_grid(1.0, 0.0, 8)
-network = lambda params, x, t: params * x
-drift = m.data_drift(network, process, m.predict_v, clip=1.0)
-levels, params = m.Levels((drift, drift), (1.0, 4.0)), (jnp.float32(0.9), jnp.float32(1.0))
-logits = m.fit_budget(lambda c: m.inverse_cost_gates(levels.costs, 8, scale=c), levels.costs, 12.0)
-path = m.brownian_path(jax.random.key(0), m.snr_clock(process, grid), samples=jnp.arange(3))
-for draw in (m.independent, m.systematic, m.midpoint, m.nested(m.independent)):
+process, grid = m.process.cosine(), m.grids.uniform_grid(1.0, 0.0, 8)
+steps = m.steps.ddpm(process, grid)
+drift = m.levels.data(lambda params, x, t: params * x, process, m.process.predict_v, clip=1.0)
+ladder = m.Ladder((drift, drift), (jnp.float32(0.9), jnp.float32(1.0)), (1.0, 4.0))
+gates = m.gates.inverse_cost(ladder.costs)
+samples = jnp.arange(3)
+problem = m.Problem(m.draw_starts(jax.random.key(4), samples, (2,)),
+                    m.brownian_path(jax.random.key(0), steps, samples=samples))
+for draw in (m.draws.independent, m.draws.systematic, m.draws.midpoint):
+    logits = m.fit_budget(gates, steps.t, ladder.costs, 12.0, draw=draw)
     plan = m.draw_plan(draw, logits, jax.random.key(1))
-    m.price(plan, levels.costs), m.expected_price(logits, levels.costs)
-    x = m.solve(levels, params, jnp.ones((3, 2)), m.ddpm(process, grid), plan, path)
-    m.solve_path(levels, params, x, m.ddpm(process, grid), plan, path, stride=2)
-    m.solve_chunks(levels, params, x, m.ddpm(process, grid), plan, path, chunk=2)
-own = m.fit_stack(levels, params, process, jnp.ones((5, 2)), jax.random.key(2), chunk=2)
-share = m.stack_shares(own, m.ddpm(process, grid).t)
-m.fit_states(levels, params, own.times, jnp.ones((12, 3, 2)), jnp.ones((12, 3, 2)))
-m.stack_price(logits, levels.costs, shares=share), m.stack_top(share)
-plan = m.draw_stack_plan(m.midpoint, logits, share, None)
-x = m.solve(levels, params, x, m.ddpm(process, grid), plan, path)
-fires = m.midpoint(None, logits)
-m.weigh_ratios(fires, m.cell_ratios(fires)), m.nested_price(logits, levels.costs)
-rates, ends = jnp.array([[10.0, jnp.inf]]), m.uniform_grid(0.9, 0.1, 1)
-events = m.poisson(jax.random.key(2), rates, ends)
-m.event_plan(events), m.even_events(None, rates, ends)
-m.event_plan(events, m.table_spans(lambda times: m.ddpm(process, times), events.times))
-steps = m.dpm_solver_2m(process, grid)
-x = m.solve(levels, params, x, steps, m.trapezoid_plan(m.open_first(fires), steps, share), path)
-m.hold_plan(fires, steps)
-effects = m.measure_effects(levels, params, x, m.ddpm(process, grid), jax.random.key(3), path,
-                            stretches=4)
-m.predict_error(effects, m.effect_gates(effects, levels.costs, scale=0.1))
-found = m.diagnose(levels, params, x, m.ddpm(process, grid), jax.random.key(4), path, draws=2,
-                   resamples=3)
-m.report(found), m.keep_levels(levels, params, found.advice.kept)
+    m.price(plan, ladder.costs), m.plans.expected_price(draw, logits, ladder.costs)
+    x = m.solve(ladder, problem, steps, plan)
+    m.solve(ladder, problem, steps, plan, executor=m.solver.segments)
+    m.solve_path(ladder, problem, steps, plan, keep=[0, 8])
+    m.solve_chunks(ladder, problem, steps, plan, chunk=2)
+    m.solve_checked(ladder, problem, steps, plan)
+m.solve_groups(ladder, problem, steps, m.plans.draw_plans(m.draws.systematic, logits,
+                                                           jax.random.key(2), 3))
+openings = m.plans.open_first(m.draws.midpoint.openings(None, logits))
+two = m.steps.dpm_solver_2m(process, grid)
+m.solve(ladder, problem, two, m.plans.trapezoid(openings, two))
+m.plans.hold(openings, steps), m.plans.remember(openings, (2, 1))
+for family in (m.gates.log_linear((1.0, 0.5)), m.gates.piecewise_linear((1.0, 0.5), (0.0, 1.0)),
+               m.gates.constant((1.0, 0.5)), m.gates.theory(ladder.costs, gamma=2.0)):
+    m.draw_plan(m.draws.midpoint, family.logits(family.init(), steps.t), None)
+m.measure_costs(ladder, problem.x, steps.t[0], evaluations=2, repeats=1)
 print(x.shape)
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    ran = run_python(code)
     assert ran.stdout.strip() == "(3, 2)", ran.stderr[-3000:]

@@ -1,3 +1,5 @@
+"""Integrators as tables: exact variances, known formulas, orders by regression."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,17 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlem_jax import grids, plans
 from mlem_jax import process as pr
 from mlem_jax import steps as sp
-from mlem_jax.levels import Levels
+from mlem_jax.ladder import Ladder
 from mlem_jax.noise import brownian_path
-from mlem_jax.plan import full_plan
-from mlem_jax.solve import solve
+from mlem_jax.problem import Problem
+from mlem_jax.solver import solve
 from tests.problems import SPREAD, gaussian_data, wavy_ladder
 
 COSINE = pr.cosine()
-WHOLE = sp.uniform_grid(1.0, 0.0, 400)
-INNER = sp.uniform_grid(0.995, 0.002, 1500)
+WHOLE = grids.uniform_grid(1.0, 0.0, 400)
+INNER = grids.uniform_grid(0.995, 0.002, 1500)
 
 
 @pytest.mark.parametrize(
@@ -46,10 +49,10 @@ def test_gaussian_data_come_out_with_their_variance_under_every_process(process,
 
 
 def end_variance(process, steps, grid):
-    levels, params = gaussian_data(process)
     count = len(grid) - 1
     start = jnp.zeros(count + 1).at[count].set(marginal(process, grid[0]) ** 0.5)
-    end = solve(levels, params, start, steps, full_plan(count, 1, 1), jnp.eye(count, count + 1))
+    problem = Problem(start, jnp.eye(count, count + 1))
+    end = solve(gaussian_data(process), problem, steps, plans.full(count, 1, 1))
     return float(jnp.sum(end**2))
 
 
@@ -62,8 +65,8 @@ def test_gaussian_data_come_out_with_their_variance_under_any_drift(churn):
     ratio = np.geomspace(40.0, 0.01, 1501)
     steps = sp.euler_maruyama(ratio, lambda t: churn * jnp.sqrt(2 * t))
     start = jnp.zeros(1501).at[1500].set((SPREAD**2 + 40.0**2) ** 0.5)
-    levels = Levels((drift,), (1.0,))
-    end = solve(levels, ((),), start, steps, full_plan(1500, 1, 1), jnp.eye(1500, 1501))
+    problem = Problem(start, jnp.eye(1500, 1501))
+    end = solve(Ladder((drift,), ((),)), problem, steps, plans.full(1500, 1, 1))
     assert float(jnp.sum(end**2)) == pytest.approx(SPREAD**2 + 0.01**2, rel=0.02)
 
 
@@ -74,7 +77,7 @@ def marginal(process, t):
 
 @pytest.mark.parametrize("process", [COSINE, pr.linear(), pr.rectified_flow()])
 def test_exponential_euler_is_ddim_without_churn_and_ddpm_with_all(process):
-    grid = sp.uniform_grid(1.0, 0.0, 30)
+    grid = grids.uniform_grid(1.0, 0.0, 30)
     for churn, other in ((0.0, sp.ddim(process, grid)), (1.0, sp.ddpm(process, grid))):
         for ours, theirs in zip(
             sp.exponential_euler(process, grid, churn=churn)[:4], other[:4], strict=True
@@ -85,7 +88,7 @@ def test_exponential_euler_is_ddim_without_churn_and_ddpm_with_all(process):
 @pytest.mark.parametrize("churn", [0.0, 0.5, 1.0])
 def test_steps_carry_the_true_marginals_when_the_data_is_known(churn):
     # One data point: x_t = alpha x_0 + sigma eps must step to alpha' x_0 + sigma' eps' in law.
-    grid = sp.uniform_grid(1.0, 0.0, 7)
+    grid = grids.uniform_grid(1.0, 0.0, 7)
     alpha, sigma = (np.asarray(f(jnp.asarray(grid))) for f in (COSINE.alpha, COSINE.sigma))
     for make in (sp.ddim, sp.exponential_euler):
         steps = make(COSINE, grid, churn=churn)
@@ -96,7 +99,7 @@ def test_steps_carry_the_true_marginals_when_the_data_is_known(churn):
 
 
 def test_ddpm_has_the_posterior_mean_and_variance_of_ho():
-    grid = sp.uniform_grid(0.9, 0.1, 8)
+    grid = grids.uniform_grid(0.9, 0.1, 8)
     steps = sp.ddpm(COSINE, grid)
     cumulative = np.asarray(COSINE.alpha(jnp.asarray(grid))) ** 2
     before, after = cumulative[:-1], cumulative[1:]  # alpha_bar_t and alpha_bar_{t-1}.
@@ -116,15 +119,14 @@ def test_euler_maruyama_runs_in_either_direction_of_time():
 
 def strong_errors(noise):
     """RMS error at the end against 2^12 steps along the same path, for 2^4 .. 2^8 steps."""
-    levels, params = wavy_ladder(sizes=(1.0,))
-    fine = np.linspace(0, 1, 4097)
+    ladder = wavy_ladder(sizes=(1.0,))
+    fine = sp.euler_maruyama(np.linspace(0, 1, 4097), noise)
     x = jnp.linspace(-2, 2, 64)
 
     def end(count):
-        grid = sp.uniform_grid(0.0, 1.0, count)
-        path = brownian_path(jax.random.key(3), fine, grid, samples=jnp.arange(64))
-        steps = sp.euler_maruyama(grid, noise)
-        return solve(levels, params, x, steps, full_plan(count, 1, 1), path)
+        steps = sp.euler_maruyama(grids.uniform_grid(0.0, 1.0, count), noise)
+        path = brownian_path(jax.random.key(3), fine, steps, samples=jnp.arange(64))
+        return solve(ladder, Problem(x, path), steps, plans.full(count, 1, 1))
 
     counts, exact = 2 ** np.arange(4, 9), end(4096)
     return counts, np.array([float(jnp.sqrt(jnp.mean((end(n) - exact) ** 2))) for n in counts])
@@ -141,9 +143,9 @@ def test_strong_order_with_additive_noise_is_one(noise):
 @settings(deadline=None, max_examples=30)
 def test_grids_have_their_ends_and_fall(start, end, count):
     grids = (
-        sp.uniform_grid(start, end, count),
-        sp.log_snr_grid(COSINE, start, end, count),
-        sp.karras_grid(COSINE, start, end, count),
+        grids.uniform_grid(start, end, count),
+        grids.log_snr_grid(COSINE, start, end, count),
+        grids.karras_grid(COSINE, start, end, count),
     )
     for grid in grids:
         assert len(grid) == count + 1
@@ -153,7 +155,7 @@ def test_grids_have_their_ends_and_fall(start, end, count):
 
 
 def test_log_snr_grid_is_uniform_in_log_snr():
-    grid = sp.log_snr_grid(COSINE, 0.98, 0.01, 20)
+    grid = grids.log_snr_grid(COSINE, 0.98, 0.01, 20)
     rises = np.diff(pr.log_snr(COSINE, jnp.asarray(grid)))
     np.testing.assert_allclose(rises, rises.mean(), rtol=1e-6)
 
@@ -162,7 +164,7 @@ def test_karras_grid_is_the_one_of_edm():
     process = pr.variance_exploding()
     ramp = np.linspace(0, 1, 19)
     expected = (80 ** (1 / 7) + ramp * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
-    np.testing.assert_allclose(sp.karras_grid(process, 80.0, 0.002, 18), expected, rtol=1e-9)
+    np.testing.assert_allclose(grids.karras_grid(process, 80.0, 0.002, 18), expected, rtol=1e-9)
 
 
 @given(data=st.data(), fine_count=st.integers(2, 80))
@@ -170,11 +172,11 @@ def test_karras_grid_is_the_one_of_edm():
 def test_a_subgrid_is_made_of_points_of_the_fine_grid(data, fine_count):
     count = data.draw(st.integers(1, fine_count))
     power = data.draw(st.floats(0.2, 5))
-    fine = sp.uniform_grid(1.0, 0.0, fine_count)
+    fine = grids.uniform_grid(1.0, 0.0, fine_count)
     wanted = np.linspace(1, 0, count + 1) ** power
     if len(np.unique(wanted)) < len(wanted):
         return
-    coarse = sp.subgrid(fine, wanted)
+    coarse = grids.subgrid(fine, wanted)
     assert len(coarse) == count + 1
     assert np.isin(coarse, fine).all()
     assert (np.diff(coarse) < 0).all()
@@ -199,9 +201,9 @@ def test_a_grid_that_is_none_is_refused(times, message):
 
 def test_grids_and_steps_say_what_they_cannot_do():
     with pytest.raises(ValueError, match="finite log-SNR"):
-        sp.log_snr_grid(COSINE, 1.0, 0.0, 10)
+        grids.log_snr_grid(COSINE, 1.0, 0.0, 10)
     with pytest.raises(ValueError, match="alpha > 0"):
-        sp.karras_grid(COSINE, 1.0, 0.1, 10)
+        grids.karras_grid(COSINE, 1.0, 0.1, 10)
     with pytest.raises(ValueError, match="alpha > 0 and sigma > 0"):
         sp.diffusion_euler_maruyama(COSINE, WHOLE)
     with pytest.raises(ValueError, match=r"churn from 0 \(ODE\) to 1"):
@@ -212,18 +214,18 @@ def test_grids_and_steps_say_what_they_cannot_do():
     with pytest.raises(ValueError, match="churn from 0"):
         sp.diffusion_euler_maruyama(COSINE, INNER, churn=-0.1)
     with pytest.raises(ValueError, match="at most 401 points"):
-        sp.subgrid(WHOLE, np.linspace(1, 0, 500))
+        grids.subgrid(WHOLE, np.linspace(1, 0, 500))
 
 
 @pytest.mark.parametrize("churn", [0.0, 1.0])
 def test_two_steps_extrapolate_a_prediction_that_is_a_line_in_the_log_snr(churn):
     # Uniform in the log-SNR, h the half of its rise: x_0 taken at the middle of each step.
-    grid = sp.log_snr_grid(COSINE, 0.9, 0.1, 6)
+    grid = grids.log_snr_grid(COSINE, 0.9, 0.1, 6)
     one = sp.exponential_euler(COSINE, grid, churn=churn)
     two = sp.dpm_solver_2m(COSINE, grid, churn=churn)
     values = np.arange(6.0)  # The prediction at the steps' starts.
     before = np.concatenate([[0.0], values[:-1]])
-    found = two.gain * values + two.previous * before
+    found = two.gain * values + two.push[:, 0] * before
     middle = np.concatenate([[0.0], values[1:] + 0.5])
     np.testing.assert_allclose(found, one.gain * middle, rtol=1e-6)
     for name in ("t", "scale", "noise"):
@@ -231,15 +233,15 @@ def test_two_steps_extrapolate_a_prediction_that_is_a_line_in_the_log_snr(churn)
 
 
 def test_two_steps_are_of_second_order_on_a_smooth_ode():
-    levels, params = gaussian_data(COSINE)
+    ladder = gaussian_data(COSINE)
     x = jnp.asarray([[0.7], [-1.1]])
-    fine = sp.log_snr_grid(COSINE, 0.95, 0.05, 20000)
-    exact = solve(levels, params, x, sp.ddim(COSINE, fine), full_plan(20000, 1, 1))
+    fine = grids.log_snr_grid(COSINE, 0.95, 0.05, 20000)
+    exact = solve(ladder, Problem(x), sp.ddim(COSINE, fine), plans.full(20000, 1, 1))
     errors = {}
     for make in (sp.ddim, sp.dpm_solver_2m):
         for count in (16, 32):
-            steps = make(COSINE, sp.log_snr_grid(COSINE, 0.95, 0.05, count))
-            end = solve(levels, params, x, steps, full_plan(count, 1, 1))
+            steps = make(COSINE, grids.log_snr_grid(COSINE, 0.95, 0.05, count))
+            end = solve(ladder, Problem(x), steps, plans.full(count, 1, 1))
             errors[make.__name__, count] = float(jnp.abs(end - exact).max())
     assert np.log2(errors["ddim", 16] / errors["ddim", 32]) == pytest.approx(1, abs=0.15)
     order = np.log2(errors["dpm_solver_2m", 16] / errors["dpm_solver_2m", 32])
@@ -248,6 +250,26 @@ def test_two_steps_are_of_second_order_on_a_smooth_ode():
 
 def test_two_steps_from_noise_to_data_have_finite_tables():
     two = sp.dpm_solver_2m(COSINE, WHOLE)
-    assert all(np.isfinite(column).all() for column in two[:4])
-    assert two.previous[0] == 0
-    assert two.previous[-1] == 0  # The last is of first order.
+    assert all(np.isfinite(column).all() for column in two)
+    assert two.push[0, 0] == 0
+    assert two.push[-1, 0] == 0  # The last is of first order.
+
+
+@pytest.mark.parametrize("column", ["t", "scale", "gain", "noise"])
+def test_columns_that_are_not_finite_or_not_as_long_are_refused(column):
+    columns = {name: np.ones(3) for name in ("t", "scale", "gain", "noise")}
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"got {wrong} in {column} at step 1"):
+            sp.make_steps(**columns | {column: [1.0, wrong, 1.0]})
+    longer = columns | {column: np.ones(4)}
+    with pytest.raises(ValueError, match="rows in every column, one per step, got"):
+        sp.make_steps(**longer)
+    with pytest.raises(ValueError, match="finite coefficients, got nan in noise at step 0"):
+        sp.euler_maruyama([0.0, 1.0], lambda t: jnp.nan * t)
+
+
+def test_times_past_the_end_of_a_process_are_refused():
+    for make in (sp.ddpm, sp.ddim, sp.exponential_euler, sp.dpm_solver_2m):
+        for grid in ([1.5, 0.5, 0.0], [1.0, 0.5, -0.5]):
+            with pytest.raises(ValueError, match="expected times within the times of the process"):
+                make(COSINE, grid)
