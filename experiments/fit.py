@@ -167,7 +167,7 @@ def write(file: Path, choice: Choice, times: Grid, given: Settings) -> None:
 def shrink(settings: Settings, folder: Path) -> Settings:
     """What `--tiny` makes of the settings."""
     return dataclasses.replace(
-        settings, ladder=tiny.random_ladder(folder / "ladder"), budget=6.0, images=8,
+        settings, ladder=tiny.random_ladder(folder / "ladder"), budget=6.0, images=16,
         reference_steps=48, runs=folder / "runs",
     )  # fmt: skip
 

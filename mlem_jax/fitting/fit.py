@@ -38,11 +38,10 @@ from mlem_jax.ladder import Ladder
 from mlem_jax.noise import BrownianPath, draw_increment
 from mlem_jax.plans.memory import remember
 from mlem_jax.plans.plan import Memory, Plan, fingerprint, make_plan
-from mlem_jax.problem import Problem, batch_size, take
+from mlem_jax.problem import Problem, batch_size
 from mlem_jax.solver.check import checked_table
 from mlem_jax.solver.output import evaluate_level
-from mlem_jax.solver.solve import solve
-from mlem_jax.solver.step import Table
+from mlem_jax.solver.step import Carry, Table, init_carry
 from mlem_jax.steps import Steps
 from mlem_jax.types import State
 
@@ -103,23 +102,26 @@ def fit_plan(
     draft = make_plan(jnp.zeros(ran.shape, slots.read.dtype), ran, slots, steps)
     table = checked_table(ladder, problem, steps, draft)
     count = batch_size(problem)
-    _check_pilot(problem, steps, ran, fine, count - held_out, len(ladder) + sum(memory))
-    seen, unseen = jnp.arange(count - held_out), jnp.arange(count - held_out, count)
-    pilot, path = take(problem, seen), jax.tree.map(lambda leaf: leaf[:, seen], fine)
+    seen = count - held_out
+    _check_pilot(problem, steps, ran, fine, seen, len(ladder) + sum(memory))
     known = known_before(ran, memory)
-    dtype = jax.tree.leaves(problem.x)[0].dtype
-    coefficients, gaps, end = _fit(
-        ladder, pilot, table, path, known, base_weights(known, memory).astype(dtype),
-        jnp.asarray(ridge, dtype), _divisor(count - held_out, chunk),
-    )  # fmt: skip
+    base = base_weights(known, memory).astype(table.scale.dtype)
+    carry = init_carry(table, problem.x)
+    rows = []
+    for n in range(len(ran)):
+        row, goal = (jax.tree.map(lambda leaf, at=at: leaf[at], tree)
+                     for at, tree in ((n, table), (n + 1, fine)))  # fmt: skip
+        carry, *told = _fit_step(
+            ladder, _at_step(problem, n), carry, row, goal, known[n], base[n],
+            jnp.asarray(ridge, base.dtype), seen, _divisor(count, chunk),
+        )  # fmt: skip
+        rows.append(told)
+    coefficients, gaps = (jnp.stack(column) for column in zip(*rows, strict=True))
     weights, read = coefficients[:, : len(ladder)], coefficients[:, len(ladder) :]
     plan = Plan(weights, ran, Memory(read, slots.keep, slots.write), fingerprint(steps))
-    error = square_errors(end, jax.tree.map(lambda leaf: leaf[-1], path)).mean()
-    left = jnp.asarray(jnp.nan)
-    if held_out:
-        ends = solve(ladder, take(problem, unseen), steps, plan)
-        left = square_errors(ends, jax.tree.map(lambda leaf: leaf[-1][unseen], fine)).mean()
-    return Fit(plan, error, left, gaps)
+    errors = square_errors(carry.x, jax.tree.map(lambda leaf: leaf[-1], fine))
+    left = errors[seen:].mean() if held_out else jnp.asarray(jnp.nan, errors.dtype)
+    return Fit(plan, errors[:seen].mean(), left, gaps)
 
 
 def known_before(needed: ArrayLike, memory: Sequence[int]) -> Bool[Array, "steps known"]:
@@ -197,58 +199,64 @@ def _inner(left: State, right: State) -> Array:
 
 
 def _increment(problem: Problem, n: Int[Array, ""], like: State) -> State:
+    """xi of a step; zeros where there is no noise."""
     noise = problem.noise
     if isinstance(noise, BrownianPath):
         return draw_increment(noise, n, like)
-    return jax.tree.map(lambda leaf, stored: jnp.zeros_like(leaf) if noise is None else stored[n],
-                        like, like if noise is None else noise)  # fmt: skip
+    if noise is None:
+        return jax.tree.map(jnp.zeros_like, like)
+    return jax.tree.map(lambda stored: stored[n], noise)
 
 
-@partial(jax.jit, static_argnums=7)
-def _fit(
+def _at_step(problem: Problem, n: int) -> Problem:
+    """The problem with the noise of one step, as step 0: its shapes do not tell how many there are.
+
+    So what is compiled for one number of steps serves any other.
+    """
+    noise = problem.noise
+    if isinstance(noise, BrownianPath):
+        noise = noise._replace(first=noise.first[n : n + 1], last=noise.last[n : n + 1])
+    else:
+        noise = jax.tree.map(lambda stored: stored[n : n + 1], noise)
+    return problem._replace(noise=noise)
+
+
+@partial(jax.jit, static_argnums=(8, 9))
+def _fit_step(
     ladder: Ladder,
     problem: Problem,
-    table: Table,
-    fine: State,
-    known: Bool[Array, "steps known"],
-    base: Float[Array, "steps known"],
-    ridge: Array,
+    carry: Carry,
+    row: Table,
+    goal: State,
+    known: Bool[Array, " known"],
+    base: Float[Array, " known"],
+    ridge: Float[Array, ""],
+    seen: int,
     chunk: int,
-) -> tuple[Float[Array, "steps known"], Float[Array, "steps 2"], State]:
-    """Coefficients and gaps of every step, and the ends of the method's own path."""
-    levels = len(ladder)
-    slots = known.shape[1] - levels
-
-    def body(carry: tuple, n: Int[Array, ""]) -> tuple[tuple, tuple[Array, Array]]:
-        x, held = carry
-        row = jax.tree.map(lambda column: column[n], table)
-        outputs = _outputs(ladder, x, row, problem, chunk)
-        values = jax.tree.map(lambda now, then: jnp.concatenate([now, then[:slots]]), outputs, held)
-        drawn = _increment(problem, n, x)
-        free = jax.tree.map(
-            lambda x, then, xi: row.scale * x + jnp.tensordot(row.push, then, 1) + row.noise * xi,
-            x, held, drawn,
-        )  # fmt: skip
-        gain = jnp.where(row.gain == 0, 1, row.gain)
-        target = jax.tree.map(lambda path, own: (path[n + 1] - own) / gain, fine, free)
-        coefficients, gaps = _least_squares(values, target, known[n], base[n], ridge)
-        coefficients = jnp.where(row.gain == 0, base[n], coefficients)
-        estimate = jax.tree.map(lambda each: jnp.tensordot(coefficients, each, 1), values)
-        moved = jax.tree.map(lambda own, f: own + row.gain * f, free, estimate)
-        sources = jax.tree.map(lambda each, f: jnp.concatenate([each, f[None]]), outputs, estimate)
-        held = jax.tree.map(
-            lambda then, now: jnp.tensordot(row.keep, then, 1) + jnp.tensordot(row.write, now, 1),
-            held, sources,
-        )  # fmt: skip
-        return (moved, held), (coefficients, gaps)
-
-    nothing = jax.tree.map(
-        lambda leaf: jnp.zeros((table.keep.shape[1], *leaf.shape), leaf.dtype), problem.x
-    )
-    (end, _), (coefficients, gaps) = jax.lax.scan(
-        body, (problem.x, nothing), jnp.arange(len(table.t))
-    )
-    return coefficients, gaps, end
+) -> tuple[Carry, Float[Array, " known"], Float[Array, " 2"]]:
+    """The carry after a step with the best coefficients, these, and the gaps they leave."""
+    x, memory = carry
+    slots = len(known) - len(ladder)
+    outputs = _outputs(ladder, x, row, problem, chunk)
+    values = jax.tree.map(lambda now, then: jnp.concatenate([now, then[:slots]]), outputs, memory)
+    drawn = _increment(problem, jnp.asarray(0), x)
+    free = jax.tree.map(
+        lambda x, then, xi: row.scale * x + jnp.tensordot(row.push, then, 1) + row.noise * xi,
+        x, memory, drawn,
+    )  # fmt: skip
+    gain = jnp.where(row.gain == 0, 1, row.gain)
+    target = jax.tree.map(lambda end, own: (end[:seen] - own[:seen]) / gain, goal, free)
+    some = jax.tree.map(lambda each: each[:, :seen], values)
+    coefficients, gaps = _least_squares(some, target, known, base, ridge)
+    coefficients = jnp.where(row.gain == 0, base, coefficients)
+    estimate = jax.tree.map(lambda each: jnp.tensordot(coefficients, each, 1), values)
+    moved = jax.tree.map(lambda own, f: own + row.gain * f, free, estimate)
+    memory = jax.tree.map(
+        lambda then, now, f: jnp.tensordot(row.keep, then, 1)
+        + jnp.tensordot(row.write, jnp.concatenate([now, f[None]]), 1),
+        memory, outputs, estimate,
+    )  # fmt: skip
+    return Carry(moved, memory), coefficients, gaps
 
 
 def _outputs(ladder: Ladder, x: State, row: Table, problem: Problem, chunk: int) -> State:
