@@ -1,69 +1,58 @@
-"""Error against cost of many methods: a row a sampler, a column a theme, the rivals in each panel.
+"""Error against cost of many methods: a row per sampler, a column per theme, the rivals in each.
 
-Rows are dicts as `experiments.common.benchmark` writes them.
+Rows are dicts as `experiments.common.benchmark` makes them.
 """
 
-import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 
-from experiments.common.curves import curve, levels_alone
+from experiments.common.curves import Rows, by_method, curve
+from experiments.common.method import Method, label, method_of, select
 from mlem_jax.frontier import frontier
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-PAPERS = ("inverse cost, independent", "theory, independent", "learned, independent")
-"""The paper's; of their draws those chosen best of 15 are stars in every panel."""
-RIVALS = {
-    "Euler-Maruyama, {top}, uniform": {"color": "k"},
-    "Euler-Maruyama, {top}, log-SNR": {"color": "k", "linestyle": ":"},
-    "second-order, {top}, log-SNR": {"color": "0.55"},
-}
-"""Drawn in every panel."""
-DRAWS = (
-    "pilot, independent", "pilot, nested independent", "pilot, systematic",
-    "pilot, nested systematic", "pilot, midpoint", "pilot, midpoint, cell weights",
-)  # fmt: skip
-HELD = ("pilot, trapezoid", "pilot, midpoint, second-order base",
-        "pilot, trapezoid, second-order base")  # fmt: skip
-BEST = ("pilot, systematic", "pilot, midpoint", "pilot, midpoint, second-order base",
-        "pilot, trapezoid", "pilot, trapezoid, second-order base")  # fmt: skip
-STACKED = (
-    "pilot, independent", "pilot, systematic", "pilot, nested systematic", "pilot, midpoint",
-    "pilot, trapezoid", "pilot, trapezoid, second-order base",
-)  # fmt: skip
+PAPERS = ("inverse cost", "theory", "learned")
+"""The paper's gates; of their draws those chosen best of 15 are stars in every panel."""
+RIVALS: tuple[dict[str, Any], ...] = (
+    {"order": 1, "grid": "uniform", "color": "k"},
+    {"order": 1, "grid": "log-SNR", "color": "k", "linestyle": ":"},
+    {"order": 2, "grid": "log-SNR", "color": "0.55"},
+)
+"""The top level alone, in every panel."""
 
 
 class Theme(NamedTuple):
-    """What is shown together: some methods, whose names all end alike in the rows."""
+    """What is shown together: methods of some levels on a grid."""
 
     title: str
-    methods: tuple[str, ...]
-    ending: str = ""
+    rows: Rows
 
 
-def themes(rows: list[dict[str, Any]]) -> list[Theme]:
-    """The panels that the rows have something for."""
-    few = {ending for row in rows for ending in re.findall(r", levels [\d ]+", row["method"])}
-    shorter = [
-        theme
-        for ending in sorted(few)
-        for theme in (
-            Theme(ending[2:], ("switch", *BEST), ending),
-            Theme(f"{ending[2:]}, log-SNR base", BEST, f"{ending}, log-SNR"),
-        )
-    ]
-    every = [Theme("draws, all levels", DRAWS), Theme("second order, all levels", HELD), *shorter,
-             Theme("stacked ladder, all levels", STACKED, ", stacked")]  # fmt: skip
-    names = {row["method"] for row in rows}
-    return [own for own in every if names & {name + own.ending for name in own.methods}]
+def themes(rows: Rows) -> list[Theme]:
+    """The panels that the rows have something for: draws, second order, fewer levels."""
+    ours = [row for row in rows if row["family"] == "switch" or row["gates"] == "pilot"]
+    every = max((tuple(row["levels"]) for row in ours), key=len, default=())
+    whole, plain = select(ours, levels=every), ("", "impulse")
+    first = [row for row in select(whole, family="ML-EM", order=1) if row["weights"] in plain]
+    second = [row for row in select(whole, family="ML-EM") if row not in first]
+    found = [Theme("draws, all levels", first), Theme("second order, all levels", second)]
+    fewer = {tuple(row["levels"]): None for row in ours if tuple(row["levels"]) != every}
+    for levels in fewer:
+        for grid in ("uniform", "log-SNR"):
+            title = f"levels {' '.join(map(str, levels))}, {grid}"
+            shown = [row for row in select(ours, levels=levels, grid=grid)
+                     if row["draw"] != "independent"]  # fmt: skip
+            found.append(Theme(title, shown))
+    return [theme for theme in found if theme.rows]
 
 
-def draw_panels(file: str, rows: list[dict[str, Any]]) -> None:
+def draw_panels(file: Path, rows: Rows) -> None:
     """Medians over draws; of each method only the points that none of its own beats for less."""
     samplers, shown = list(dict.fromkeys(row["sampler"] for row in rows)), themes(rows)
     figure, axes = plt.subplots(
@@ -71,11 +60,10 @@ def draw_panels(file: str, rows: list[dict[str, Any]]) -> None:
         sharex=True, sharey="row", squeeze=False,
     )  # fmt: skip
     for line, sampler in enumerate(samplers):
-        own = [row for row in rows if row["sampler"] == sampler]
         for axis, theme in zip(axes[line], shown, strict=True):
-            draw_rivals(axis, own)
-            for name in theme.methods:
-                draw_curve(axis, own, name + theme.ending, name, linewidth=1.5)
+            draw_rivals(axis, select(rows, sampler=sampler))
+            for method, own in by_method(select(theme.rows, sampler=sampler)).items():
+                draw_curve(axis, own, short(method), linewidth=1.5)
             axis.set_title(f"{sampler.upper()}: {theme.title}", fontsize=9)
             axis.grid(alpha=0.3, which="both")
         axes[line][0].set_ylabel("mean squared error")
@@ -87,21 +75,27 @@ def draw_panels(file: str, rows: list[dict[str, Any]]) -> None:
     plt.close(figure)
 
 
-def draw_rivals(axis: Axes, own: list[dict[str, Any]]) -> None:
+def short(method: Method) -> str:
+    """A method by what its panel does not say already."""
+    if method.family == "switch":
+        return "switch"
+    weights = [method.weights] if method.weights != "impulse" else []
+    return ", ".join([method.draw, *weights, *["second order"] * (method.order == 2)])
+
+
+def draw_rivals(axis: Axes, own: Rows) -> None:
     """The top level alone, and what the paper's best draws reach."""
-    top = f"level {max(levels_alone(own))}"
-    for method, style in RIVALS.items():
-        name = method.format(top=top)
-        draw_curve(axis, own, name, name, linewidth=1.2, **style)
-    stars = [point for method in PAPERS for point in curve(own, method, "best")]
+    for rival in RIVALS:
+        style = dict(rival)
+        rows = select(own, family="top level", order=style.pop("order"), grid=style.pop("grid"))
+        draw_curve(axis, rows, label(method_of(rows[0])) if rows else "", linewidth=1.2, **style)
+    stars = curve([row for row in own if row["gates"] in PAPERS], "best")
     if stars:
         axis.loglog(*np.array(frontier(stars)).T, "k*", markersize=7,
                     label="the paper's gates, best of 15")  # fmt: skip
 
 
-def draw_curve(
-    axis: Axes, own: list[dict[str, Any]], method: str, label: str, **style: Any
-) -> None:
+def draw_curve(axis: Axes, own: Rows, name: str, **style: Any) -> None:
     """One method, if it is there."""
-    if points := curve(own, method, "median"):
-        axis.loglog(*np.array(frontier(points)).T, marker=".", label=label, **style)
+    if points := curve(own, "median"):
+        axis.loglog(*np.array(frontier(points)).T, marker=".", label=name, **style)

@@ -1,7 +1,7 @@
 """Which gates bring one nearest to the top level for the same cost?
 
-Gates fixed by inverse cost, by the exponent of theory, from a pilot run (experiments.ours.pilot), and
-learned (experiments.paper.learn_gates), each at several budgets and in many draws; against them
+Gates fixed by inverse cost, by the exponent of theory, from a pilot run (experiments.ours.pilot),
+and learned (experiments.paper.learn_gates), each at several budgets and in many draws; against them
 Euler-Maruyama of every level at several step counts. All start at the same points and follow the
 same Brownian paths; the reference is the top level on the finest grid. Best of the draws is chosen
 on one batch and judged on another. Killed at any moment, the same command goes on; `--rows` takes
@@ -10,28 +10,24 @@ results/error_against_cost.json and .png.
 """
 
 import dataclasses
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import numpy as np
 import tyro
 from rich.console import Console
 
-from experiments.common import benchmark as courses
-from experiments.common import runs
-from experiments.common.benchmark import Course, Method
-from experiments.common.curves import PAPER, draw_curves, summarise, summary_table
-from experiments.paper.gates import effects_at, families, learned_logits, shifted
-from experiments.ladders.shipped import SHIPPED, Ladder, load
-from experiments.common.machine import provenance
-from experiments.quickstart import coarse_grids
-from experiments.common.samplers import SAMPLERS
-from mlem_jax import draws, plan, steps
-from mlem_jax.plan import Plan
-from mlem_jax.steps import Grid, Steps
+from experiments.common import benchmark, runs, tiny
+from experiments.common.curves import PAPER, Rows, draw_curves, summarise, summary_table
+from experiments.common.method import Method, Run, select
+from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
+from experiments.ladders.shipped import SHIPPED, Trained, load
+from experiments.ours import pilot, sensitivities
+from experiments.paper import learn_gates
+from experiments.paper.gates import families, learned_gates
+from mlem_jax import draws, fit_budget, grids, plans
 
 FEW = (10, 20, 50, 100, 200)
 """Steps of Euler-Maruyama that one would try first; the paper's begin at 250."""
@@ -44,9 +40,9 @@ class Settings:
     ladder: Path = SHIPPED
     """Folder of trained levels."""
     gates: Path = Path("results/learned_gates")
-    """Folder of learned gates, one a sampler."""
+    """Folder of learned gates, one per sampler."""
     pilot: Path = Path("results/pilot")
-    """Folder of measured effects, one file a sampler."""
+    """Folder of what pilot runs measured, one file per sampler."""
     samplers: tuple[Literal["ddpm", "ddim"], ...] = ("ddpm", "ddim")
     """What draws the pictures."""
     images: int = 16
@@ -61,6 +57,8 @@ class Settings:
     """Draws of each random plan."""
     seed: int = 0
     """Of the starts, the Brownian paths and the gates."""
+    tiny: bool = False
+    """On a random ladder, to see in a minute that it runs."""
     runs: Path = Path("runs/error_against_cost")
     """Rows as they come, resumed if they are there."""
     rows: Path | None = None
@@ -71,97 +69,96 @@ class Settings:
 
 def main(settings: Settings) -> None:
     """Run all that is not in the log yet; then summarise, write and draw."""
+    with tiny.settings_of(settings, small) as own:
+        run(own)
+
+
+def small(settings: Settings, folder: Path) -> Settings:
+    """What `--tiny` runs, after a pilot run and some learning."""
+    out = folder / "results"
+    piloted = pilot.small(pilot.Settings(out=out), folder)
+    pilot.run(piloted)
+    learn_gates.run(learn_gates.small(learn_gates.Settings(out=out), folder))
+    return dataclasses.replace(
+        settings, ladder=piloted.ladder, gates=out / "learned_gates", pilot=out / "pilot",
+        samplers=("ddpm",), images=2, reference_steps=24, base_steps=4, budgets=(2.5, 3.5),
+        draws=2, runs=folder / "compared",
+    )  # fmt: skip
+
+
+def run(settings: Settings) -> None:
+    """As `main`, of settings that are meant."""
     console = Console(width=110)
     if settings.rows:
-        result = runs.measured_before(settings.rows, "experiments.paper.error_against_cost")
+        result = runs.measured_before(settings.rows, settings)
     else:
         result = measure(settings, console)
     rows = result.pop("rows")
-    summary = {
-        name: summarise([row for row in rows if row["sampler"] == name])
-        for name in dict.fromkeys(row["sampler"] for row in rows)
-    }
+    samplers = dict.fromkeys(row["sampler"] for row in rows)
+    summary = {name: summarise(select(rows, sampler=name)) for name in samplers}
     for name, own in summary.items():
         console.print(summary_table(name, own))
-    settings.out.mkdir(parents=True, exist_ok=True)
-    result |= {"summary": summary, "rows": rows}
-    (settings.out / "error_against_cost.json").write_text(json.dumps(result, indent=1) + "\n")
-    draw_curves(str(settings.out / "error_against_cost.png"), rows)
-    console.print(f"wrote {settings.out}/error_against_cost.json and .png")
+    runs.finish("error_against_cost", settings, result | {"summary": summary, "rows": rows},
+                partial(draw_curves, rows=rows), apart=APART, console=console)  # fmt: skip
+
+
+APART = ("gates", "pilot")
 
 
 def measure(settings: Settings, console: Console) -> dict[str, Any]:
-    """The rows of all samplers, and what they hang on."""
-    ladder = load(settings.ladder)
-    about = {"costs": ladder.levels.costs, "losses": ladder.losses}
-    runs.check_settings(settings.runs, determining(settings) | about)
-    return {
-        **provenance("experiments.paper.error_against_cost"),
-        "settings": determining(settings),
-        "costs": ladder.levels.costs,
-        "rows": [row for name in settings.samplers
-                 for row in compare(name, ladder, settings, console)],
-    }  # fmt: skip
+    """The rows of all samplers, and the costs."""
+    trained = load(settings.ladder)
+    about = {"costs": trained.ladder.costs, "losses": trained.losses}
+    runs.check_settings(settings.runs, runs.recorded(settings, APART) | about)
+    rows = [row for name in settings.samplers for row in compare(name, trained, settings, console)]
+    return {"costs": trained.ladder.costs, "rows": rows}
 
 
-def compare(
-    name: str, ladder: Ladder, settings: Settings, console: Console
-) -> list[dict[str, Any]]:
+def compare(name: str, trained: Trained, settings: Settings, console: Console) -> Rows:
     """The rows of one sampler."""
-    fine = courses.fine_grid(settings.reference_steps)
-    base = steps.subgrid(fine, courses.fine_grid(settings.base_steps))
+    fine = fine_grid(settings.reference_steps)
     counts = [count for count in (*FEW, *PAPER) if count < settings.reference_steps]
     # What no number of steps mends; the top at every step, the last of these, is the reference.
-    *lower, _ = courses.euler_maruyama(ladder, [len(fine) - 1], lambda _: {"uniform": fine})
-    methods = (
-        *courses.euler_maruyama(ladder, counts, lambda count: coarse_grids(fine, count)),
-        *lower,
-        *multilevel(name, ladder, settings, base),
+    every = benchmark.alone(trained, [len(fine) - 1], lambda _: {"uniform": fine}, lower=True)
+    wanted = (
+        *benchmark.alone(trained, counts, partial(coarse_grids, fine), lower=True),
+        *list(every)[:-1],
+        *multilevel(name, trained, settings),
     )
 
-    def both() -> tuple[Course, Course]:
-        def targets(table: Steps) -> dict[str, Plan]:
-            return {"top": courses.top_target(table, ladder)}
-
+    def judge() -> Callable[[Run], Rows]:
+        batches = [benchmark.part_of(part, settings.images) for part in range(2)]
         judged, chosen_on = (
-            courses.course_of(
-                name, ladder, fine, courses.part_of(part, settings.images), settings.seed, targets
-            )
-            for part in range(2)
+            benchmark.make_benchmark(name, trained, fine, samples, settings.seed)
+            for samples in batches
         )
-        return judged, chosen_on
+        return lambda own: benchmark.rows_of(own, trained, judged, chosen_on)
 
-    return courses.run_missing(settings.runs / f"{name}.jsonl", ladder, methods, both, console)
+    return benchmark.measure_missing(settings.runs / f"{name}.jsonl", wanted, judge, console)
 
 
-def multilevel(name: str, ladder: Ladder, settings: Settings, base: Grid) -> Iterator[Method]:
-    """Every family of gates at every budget, independent; the learned ones with even draws too."""
-    costs, count = ladder.levels.costs, settings.base_steps
-    t = SAMPLERS[name].table(base).t
-    learned = learned_logits(settings.gates / name, t)
-    effects = effects_at(settings.pilot / f"{name}.npz", np.asarray(t))
-    every = families(ladder, count, effects) | {"learned": shifted(learned)}
+def multilevel(name: str, trained: Trained, settings: Settings) -> Iterator[Run]:
+    """Every kind of gates at every budget, independent; the learned ones with even draws too."""
+    fine, costs = fine_grid(settings.reference_steps), trained.ladder.costs
+    times = grids.subgrid(fine, fine_grid(settings.base_steps))
+    steps, levels = SAMPLERS[name].table(times), tuple(range(1, len(costs) + 1))
+    found = sensitivities.read(settings.pilot / f"{name}.npz", steps)
+    learned = learned_gates(settings.gates / name)
+    as_learned = learned.logits(learned.init(), steps.t)
     keys = jax.random.split(jax.random.key(settings.seed + 1), settings.draws)
     for budget in settings.budgets:
-        for family, of_scale in every.items():
-            logits = plan.fit_budget(of_scale, costs, budget)
+        for kind, gates in (families(trained, found) | {"learned": learned}).items():
+            logits = fit_budget(gates, steps.t, costs, budget, draw=draws.independent)
             parameters = {"budget": budget}
-            if family == "learned":
-                parameters["shift"] = float(logits[0, -1] - learned[0, -1])
-            kinds = {"independent": draws.independent, "midpoint": draws.midpoint}
-            if family == "learned":
-                kinds["systematic"] = draws.systematic
-            for kind, draw in kinds.items():
-                own = keys[:1] if kind == "midpoint" else keys
-                plans = [plan.draw_plan(draw, logits, key) for key in own]
-                yield Method(f"{family}, {kind}", parameters, base, plans)
-
-
-def determining(settings: Settings) -> dict[str, Any]:
-    """All that the rows depend on."""
-    given = runs.recorded(settings)
-    apart = ("runs", "rows", "out", "samplers", "gates", "pilot")
-    return {name: given[name] for name in given if name not in apart}
+            every = {"independent": draws.independent, "midpoint": draws.midpoint}
+            if kind == "learned":
+                parameters["shift"] = float(logits[0, -1] - as_learned[0, -1])
+                every["systematic"] = draws.systematic
+            for title, draw in every.items():
+                own = keys[:1] if title == "midpoint" else keys
+                drawn = [plans.draw_plan(draw, logits, key) for key in own]
+                method = Method("ML-EM", levels, "uniform", 1, kind, title, "impulse")
+                yield Run(method, parameters, times, drawn)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,10 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 
-from experiments.common import benchmark as courses
-from experiments.ladders.shipped import Ladder
-from experiments.common.samplers import SAMPLERS, path_of
-from mlem_jax.intervals import Interval, fit_gamma, resample
-from mlem_jax.noise import draw_starts
-from mlem_jax.solve import solve_path
+from experiments.common.samplers import SAMPLERS, fine_grid, path_of
+from experiments.ladders.shipped import Trained
+from mlem_jax import Ladder, Problem, draw_starts, plans, solve_path
+from mlem_jax.diagnosis import Interval, fit_gamma, resample
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -29,7 +27,7 @@ TIMES = 20
 
 
 def measured(
-    ladder: Ladder, directory: Path, sampler: str, images: int, base_steps: int, seed: int
+    trained: Trained, directory: Path, sampler: str, images: int, base_steps: int, seed: int
 ) -> dict[str, Any]:
     """Costs, errors and the gamma of each pair of them, with its interval over samples."""
     card = json.loads((directory / "card.json").read_text())["levels"]
@@ -37,7 +35,7 @@ def measured(
         "FLOPs": [row["megaflops_per_image"] for row in card],
         "time": [row["milliseconds_per_image"] for row in card],
     }
-    squares = distances(ladder, sampler, images, base_steps, seed)
+    squares = distances(trained, sampler, images, base_steps, seed)
     weights = resample(jax.random.key(seed), images, 1000)
     errors = {
         "distance to the top": np.sqrt(weights @ squares),
@@ -60,30 +58,31 @@ def told(fit: Interval) -> dict[str, float | None]:
     return {name: None if np.isnan(value) else value for name, value in fit._asdict().items()}
 
 
-def distances(ladder: Ladder, sampler: str, images: int, base_steps: int, seed: int) -> np.ndarray:
+def distances(
+    trained: Trained, sampler: str, images: int, base_steps: int, seed: int
+) -> np.ndarray:
     """Mean squares [images, levels] of f^k - f^K at `TIMES` states of the top level's path."""
-    own = SAMPLERS[sampler]
-    grid = courses.fine_grid(base_steps)
+    own, ladder, times = SAMPLERS[sampler], trained.ladder, fine_grid(base_steps)
     start_key, path_key = jax.random.split(jax.random.key(seed))
     samples = jnp.arange(images)
-    x, table = draw_starts(start_key, samples, ladder.shape), own.table(grid)
-    path = path_of(own, path_key, grid, grid, samples)
-    top, stride = courses.top_target(table, ladder), base_steps // TIMES
-    states = solve_path(ladder.levels, ladder.params, x, table, top, path, stride=stride).states
+    x, steps = draw_starts(start_key, samples, trained.shape), own.table(times)
+    problem = Problem(x, path_of(own, path_key, times, times, samples))
+    top = plans.full(base_steps, len(ladder), len(ladder))
+    compared = np.arange(0, base_steps, max(1, base_steps // TIMES))
+    states = solve_path(ladder, problem, steps, top, keep=compared).states
 
     @jax.jit
-    def apart(params: Any, states: jax.Array, t: jax.Array) -> jax.Array:
+    def apart(ladder: Ladder, states: jax.Array, t: jax.Array) -> jax.Array:
         def at(given: tuple[jax.Array, jax.Array]) -> jax.Array:
-            state, time = given
             said = [
-                level(each, state, time)
-                for level, each in zip(ladder.levels.drifts, params, strict=True)
+                drift(params, *given)
+                for drift, params in zip(ladder.drifts, ladder.params, strict=True)
             ]
             return jnp.stack([((one - said[-1]) ** 2).mean(axis=(1, 2, 3)) for one in said], 1)
 
         return jax.lax.map(at, (states, t)).mean(axis=0)
 
-    return np.asarray(apart(ladder.params, states[:-1], table.t[::stride]), np.float64)
+    return np.asarray(apart(ladder, states, steps.t[compared]), np.float64)
 
 
 def losses_above(card: list[dict[str, Any]], seed: int, resamples: int = 1000) -> np.ndarray:
@@ -95,8 +94,8 @@ def losses_above(card: list[dict[str, Any]], seed: int, resamples: int = 1000) -
     return np.sqrt(np.maximum(drawn - drawn[:, -1:], 0))
 
 
-def draw(file: str, samplers: dict[str, dict[str, Any]]) -> None:
-    """Error against cost with the fitted lines, one panel a sampler and measure of cost."""
+def draw(file: Path, samplers: dict[str, dict[str, Any]]) -> None:
+    """Error against cost with the fitted lines, one panel per sampler and measure of cost."""
     figure, axes = plt.subplots(
         1, 2 * len(samplers), figsize=(7.6 * len(samplers), 3.4), sharey=True, squeeze=False
     )
@@ -115,7 +114,7 @@ def draw(file: str, samplers: dict[str, dict[str, Any]]) -> None:
             level = np.exp(np.mean(np.log(found) + np.log(paid) / fit["value"]))
             axis.loglog(paid, level * paid ** (-1 / fit["value"]), f"C{number}-", linewidth=1)
         axis.set_title(name.upper())
-        axis.set_xlabel({"FLOPs": "MFLOP an image", "time": "milliseconds an image"}[cost])
+        axis.set_xlabel({"FLOPs": "MFLOP per image", "time": "milliseconds per image"}[cost])
         axis.minorticks_off()  # Their labels would run into each other.
         paid = own["costs"][cost][:-1]
         axis.set_xticks(paid, [f"{value:.2g}" for value in paid])

@@ -1,13 +1,16 @@
 """The figures of the paper (arXiv:2603.24594), from our own runs on any ladder.
 
 1. Pictures of every method at matched cost.  2. gamma.  3. and 4. Error against time and against
-FLOPs for DDPM and DDIM, from the rows that experiments.paper.error_against_cost has measured, and those
-of experiments.ours.compare_draws if they are there. Each has a .json beside it that says of what, on
-what and by which command it was made. What needs to be run is kept, so a killed run goes on.
+FLOPs for DDPM and DDIM, from the rows that experiments.paper.error_against_cost has measured, and
+those of experiments.ours.compare_draws if they are there. Each has a .json beside it that says of
+what, on what and by which command it was made. What needs to be run is kept, so a killed run goes
+on.
 """
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,21 +20,18 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from experiments.common import benchmark as courses
-from experiments.paper import figure_error
-from experiments.paper import figure_gamma
-from experiments.common import runs
-from experiments.common.pictures import Result, picture_rows, timed_solve
-from experiments.common.benchmark import Course, Method
-from experiments.ours.sensitivities import Piloted, effects_on
-from experiments.paper.gates import effects_at, families, learned_logits, shifted
-from experiments.ladders.shipped import SHIPPED, Ladder, load
-from experiments.common.machine import provenance
-from experiments.quickstart import coarse_grids
-from experiments.common.samplers import SAMPLERS, two_step
-from mlem_jax import draws, plan, steps
-from mlem_jax.hold import open_first, trapezoid_plan
-from mlem_jax.steps import Grid
+from experiments.common import benchmark, runs, tiny
+from experiments.common.curves import Rows
+from experiments.common.method import Method, Run, fields, label
+from experiments.common.pictures import Strip, picture_rows
+from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
+from experiments.ladders.shipped import SHIPPED, Trained, load, pick
+from experiments.ours import sensitivities
+from experiments.ours.sensitivities import Piloted, measured_once
+from experiments.paper import error_against_cost, figure_error, figure_gamma
+from experiments.paper.gates import families, learned_gates
+from mlem_jax import Plan, draws, fit_budget, grids, plans
+from mlem_jax.grids import Grid
 from mlem_jax.types import Logits
 
 
@@ -59,57 +59,77 @@ class Settings:
     """Steps of Euler-Maruyama with the top level alone."""
     compared: int = 32
     """Pictures on whose paths levels are compared."""
-    tiny: bool = False
-    """Two pictures and few steps, to see in seconds that it runs."""
     seed: int = 3
     """Of the starts, the paths and the gates."""
+    tiny: bool = False
+    """On a random ladder, to see in minutes that it runs."""
     runs: Path = Path("runs/figures")
-    """Where the effects of a pilot run with fewer levels are kept; one folder a ladder."""
+    """Where a pilot run with fewer levels is kept; one folder per ladder."""
     out: Path = Path("results/figures")
     """Where the figures go."""
 
 
 def main(settings: Settings) -> None:
     """Draw what is not there yet of these settings, and what costs nothing anew."""
-    if settings.tiny:
-        settings = dataclasses.replace(settings, images=2, base_steps=20, reference_steps=60,
-                                       counts=(5,), few=(1, 2), cost=14.0, compared=2)  # fmt: skip
+    with tiny.settings_of(settings, small) as own:
+        run(own)
+
+
+def small(settings: Settings, folder: Path) -> Settings:
+    """What `--tiny` runs, after all that the figures are drawn from."""
+    before = error_against_cost.Settings(out=folder / "results")
+    error_against_cost.run(before := error_against_cost.small(before, folder))
+    levels = [
+        {"megaflops_per_image": 10.0**level, "milliseconds_per_image": float(level),
+         "held_out_loss": 1 / level, "held_out_standard_error": 0.01} for level in (1, 2)
+    ]  # fmt: skip
+    (before.ladder / "card.json").write_text(json.dumps({"levels": levels}))
+    return dataclasses.replace(
+        settings, ladder=before.ladder, results=before.out, samplers=("ddpm",), images=2,
+        base_steps=20, reference_steps=60, counts=(5,), few=(1, 2), cost=14.0, compared=2,
+        runs=folder / "figures",
+    )  # fmt: skip
+
+
+def run(settings: Settings) -> None:
+    """As `main`, of settings that are meant."""
     console = Console(width=110)
-    ladder = load(settings.ladder)
+    trained = load(settings.ladder)
     check_measured(settings)
-    determining = {name: value for name, value in runs.recorded(settings).items()
-                   if name not in ("out", "runs")}  # fmt: skip
     for folder in (settings.out, settings.runs):
-        runs.check_settings(folder, determining | {"costs": ladder.levels.costs})
-    about = {**provenance("experiments.paper.figures"), "settings": determining}
+        runs.check_settings(folder, runs.recorded(settings) | {"costs": trained.ladder.costs})
+    finish = partial(runs.finish, settings=settings, console=console)
     for name in settings.samplers:
-        file = settings.out / f"pictures_{name}"
-        if not file.with_suffix(".json").exists():
-            rows = pictures(name, ladder, settings, console)
-            picture_rows(f"{file}.png", rows, columns=settings.images)
-            write(file, about | {"sampler": name, "rows": [row for row, _ in rows]})
-    file = settings.out / "gamma"
-    if not file.with_suffix(".json").exists():
+        if not (settings.out / f"pictures_{name}.json").exists():
+            rows, strips = pictures(name, trained, settings, console)
+            finish(f"pictures_{name}", result={"sampler": name, "rows": rows},
+                   draw=partial(picture_rows, strips=strips, columns=settings.images))  # fmt: skip
+    if not (settings.out / "gamma.json").exists():
         with console.status("levels along the path of the top"):
             found = {
                 name: figure_gamma.measured(
-                    ladder, settings.ladder, name, settings.compared, settings.base_steps,
+                    trained, settings.ladder, name, settings.compared, settings.base_steps,
                     settings.seed,
                 )
                 for name in settings.samplers
             }  # fmt: skip
-        figure_gamma.draw(f"{file}.png", found)
-        write(file, about | {"samplers": found})
+        finish("gamma", result={"samplers": found}, draw=partial(figure_gamma.draw, samplers=found))
     for name in settings.samplers:
-        file = settings.out / f"error_{name}"
-        rows, measured = figure_error.rows_of(name, settings.results)
-        curves, threshold = figure_error.curves_of(rows, settings.ladder)
-        figure_error.draw(f"{file}.png", name, curves, threshold)
-        for row in rows:
-            del row["picture_errors"]  # They stand where they were measured.
-        found = {"threshold": threshold, "curves": curves, "measured": measured, "runs": rows}
-        write(file, about | {"sampler": name, **found})
-    console.print(f"wrote pictures, gamma and errors, .png and .json, to {settings.out}")
+        finish(f"error_{name}", **errors(name, settings))
+
+
+def errors(name: str, settings: Settings) -> dict[str, Any]:
+    """Error against time and FLOPs of one sampler: the result, and what draws it."""
+    rows, measured = figure_error.rows_of(name, settings.results)
+    curves, threshold = figure_error.curves_of(rows, settings.ladder)
+    # The errors of single pictures stand where they were measured.
+    kept = [{key: row[key] for key in row if key != "picture_errors"} for row in rows]
+    told = [figure_error.recorded(own) for own in curves]
+    return {
+        "result": {"sampler": name, "threshold": threshold, "curves": told, "measured": measured,
+                   "runs": kept},
+        "draw": partial(figure_error.draw, sampler=name, curves=curves, threshold=threshold),
+    }  # fmt: skip
 
 
 def check_measured(settings: Settings) -> None:
@@ -124,99 +144,83 @@ def check_measured(settings: Settings) -> None:
     if absent := [str(file) for file in own if not file.exists()]:
         raise FileNotFoundError(
             f"expected {', '.join(absent)}; make them with experiments.ours.pilot, experiments."
-            "learn_gates and experiments.paper.error_against_cost, each with the same --ladder and "
-            f"--out {settings.results}"
+            "paper.learn_gates and experiments.paper.error_against_cost, each with the same "
+            f"--ladder and --out {settings.results}"
         )
 
 
-def write(file: Path, result: dict[str, Any]) -> None:
-    """All or nothing, last of a figure: what is there is whole."""
-    runs.write_whole(file.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
-
-
-def pictures(name: str, ladder: Ladder, settings: Settings, console: Console) -> list[Result]:
-    """A row of pictures a method, along the same starts and paths."""
-    fine = courses.fine_grid(settings.reference_steps)
-    samples = courses.part_of(0, settings.images)
+def pictures(
+    name: str, trained: Trained, settings: Settings, console: Console
+) -> tuple[Rows, list[Strip]]:
+    """A row of pictures per method, along the same starts and paths."""
+    fine = fine_grid(settings.reference_steps)
     with console.status(f"{name}: the reference"):
-        course = courses.course_of(
-            name, ladder, fine, samples, settings.seed,
-            lambda table: {"top": courses.top_target(table, ladder)},
-        )  # fmt: skip
-    reference = np.asarray(course.references["top"])
-    count = settings.reference_steps
-    first = {"method": f"Euler-Maruyama, {count} steps", "cost": float(count), "mse": 0.0,
-             "evaluations": [0] * (len(ladder.losses) - 1) + [count]}  # fmt: skip
-    rows = [Result(first, reference)]
-    for method in track(shown_methods(name, ladder, settings), name, console=console):
-        rows.append(drawn(method, ladder, course, reference))
-    return rows
+        samples = benchmark.part_of(0, settings.images)
+        judged = benchmark.make_benchmark(name, trained, fine, samples, settings.seed)
+    count, top = settings.reference_steps, len(trained.ladder)
+    rows: Rows = [{
+        **fields(Method("top level", (top,))), "parameters": {"steps": count},
+        "evaluations": [0] * (top - 1) + [count], "cost": float(count), "mse": 0.0,
+    }]  # fmt: skip
+    strips = [Strip(f"reference, {count} steps", float(count), 0.0, np.asarray(judged.reference))]
+    wanted = list(shown_runs(name, trained, fine, settings))
+    for own in track(wanted, name, console=console):
+        (end,), (seconds,) = benchmark.ends_of(own, trained, judged)
+        mse = benchmark.errors_of(end, judged)["mse"]
+        paid = benchmark.paid_for(own.plans[0], own.method, trained)
+        rows.append({**fields(own.method), "parameters": own.parameters, **paid, "mse": mse,
+                     "seconds": seconds})  # fmt: skip
+        title = label(own.method)
+        if "steps" in own.parameters:
+            title += f", {own.parameters['steps']} steps"
+        strips.append(Strip(title, paid["cost"], mse, np.asarray(end)))
+    return rows, strips
 
 
-def drawn(method: Method, ladder: Ladder, course: Course, reference: np.ndarray) -> Result:
-    """The pictures of one method."""
-    own = courses.rungs_of(ladder, method.levels)
-    table, noise = courses.laid_out(course, method.grid, method.table)
-    end, seconds = timed_solve(own, course.x, table, method.plans[0], noise)
-    row = {
-        "method": method.name,
-        **courses.paid_for(method.plans[0], method, ladder),
-        "mse": float(np.mean((np.asarray(end) - reference) ** 2)),
-        "seconds": seconds,
-    }
-    return Result(row, np.asarray(end))
-
-
-def shown_methods(name: str, ladder: Ladder, settings: Settings) -> list[Method]:
+def shown_runs(name: str, trained: Trained, fine: Grid, settings: Settings) -> Iterator[Run]:
     """Few steps of the top level; the paper's gates; ours, at one cost."""
-    fine = courses.fine_grid(settings.reference_steps)
-    base = steps.subgrid(fine, courses.fine_grid(settings.base_steps))
-    top = len(ladder.losses)
-    methods = [
-        Method(f"Euler-Maruyama, {count} steps", {}, coarse_grids(fine, count)["uniform"],
-               [plan.full_plan(count, top, top)])
-        for count in settings.counts
-    ]  # fmt: skip
-    table, costs = SAMPLERS[name].table(base), ladder.levels.costs
-    effects = effects_at(settings.results / "pilot" / f"{name}.npz", np.asarray(table.t))
-    every = families(ladder, settings.base_steps, effects)
-    every["learned"] = shifted(learned_logits(settings.results / "learned_gates" / name, table.t))
-    logits = {kind: plan.fit_budget(family, costs, settings.cost)
-              for kind, family in every.items()}  # fmt: skip
+    for count in settings.counts:
+        method = Method("top level", (len(trained.ladder),))
+        times = coarse_grids(fine, count)["uniform"]
+        yield Run(method, {"steps": count}, times, [plans.full(count, 1, 1)])
+    costs, levels = trained.ladder.costs, tuple(range(1, len(trained.ladder) + 1))
+    times = grids.subgrid(fine, fine_grid(settings.base_steps))
+    steps, second = (SAMPLERS[name].table(times, order) for order in (1, 2))
+    found = sensitivities.read(settings.results / "pilot" / f"{name}.npz", steps)
+    every = families(trained, found)
+    every["learned"] = learned_gates(settings.results / "learned_gates" / name)
+    logits = {kind: fit_budget(own, steps.t, costs, settings.cost, draw=draws.independent)
+              for kind, own in every.items()}  # fmt: skip
     keys = jax.random.split(jax.random.key(settings.seed), 15)
 
-    def nearest(draw: draws.Draw, own: Logits) -> list[plan.Plan]:
+    def nearest(draw: draws.Draw, own: Logits) -> list[Plan]:
         """Of fifteen draws the one whose cost is nearest to what is expected."""
-        plans = [plan.draw_plan(draw, own, key) for key in keys]
-        paid = [float(plan.price(each, costs).costs.sum()) for each in plans]
-        return [plans[int(np.argmin(np.abs(np.array(paid) - settings.cost)))]]
+        drawn = [plans.draw_plan(draw, own, key) for key in keys]
+        paid = [float(plans.price(each, costs).costs.sum()) for each in drawn]
+        return [drawn[int(np.argmin(np.abs(np.array(paid) - settings.cost)))]]
 
-    paper = [Method(f"ML-EM, {kind}, independent", {}, base, nearest(draws.independent, own))
-             for kind, own in logits.items() if kind != "pilot"]  # fmt: skip
-    fires, two = open_first(draws.midpoint(None, logits["pilot"])), two_step(name)
-    even = nearest(draws.systematic, logits["pilot"])
-    return [
-        *methods,
-        *paper,
-        Method("ours: pilot, systematic", {}, base, even),
-        Method(
-            "ours: trapezoid, second order", {}, base, [trapezoid_plan(fires, two(base))], (), two
-        ),
-        with_fewer_levels(name, ladder, fine, settings),
-    ]
+    budget = {"budget": settings.cost}
+    ours = Method("ML-EM", levels, "uniform", 1, "pilot", "systematic", "impulse")
+    for kind in ("inverse cost", "theory", "learned"):
+        papers = ours._replace(gates=kind, draw="independent")
+        yield Run(papers, budget, times, nearest(draws.independent, logits[kind]))
+    yield Run(ours, budget, times, nearest(draws.systematic, logits["pilot"]))
+    openings = plans.open_first(draws.midpoint.openings(None, logits["pilot"]))
+    held = ours._replace(order=2, draw="midpoint", weights="trapezoid")
+    yield Run(held, budget, times, [plans.trapezoid(openings, second)])
+    yield with_fewer_levels(name, trained, fine, settings)
 
 
-def with_fewer_levels(name: str, ladder: Ladder, fine: Grid, settings: Settings) -> Method:
+def with_fewer_levels(name: str, trained: Trained, fine: Grid, settings: Settings) -> Run:
     """Two levels at midpoints on the grid and the steps of a second-order solver."""
-    own = courses.rungs_of(ladder, settings.few)
-    grid = coarse_grids(fine, settings.base_steps)["log-SNR"]
+    own, times = pick(trained, settings.few), coarse_grids(fine, settings.base_steps)["log-SNR"]
+    steps = SAMPLERS[name].table(times)
     piloted = Piloted(settings.runs, settings.compared // 2, settings.base_steps)
-    effects = effects_on(name, own, settings.few, grid, piloted)
-    family = families(own, settings.base_steps, effects)["pilot"]
-    logits = plan.fit_budget(family, own.levels.costs, settings.cost)
-    middle = plan.draw_plan(draws.midpoint, logits, None)
-    title = f"ours: second order{courses.suffix(settings.few)}"
-    return Method(title, {}, grid, [middle], settings.few, two_step(name))
+    found = measured_once(name, trained, settings.few, steps, piloted)
+    gates, draw = families(own, found)["pilot"], draws.midpoint
+    logits = fit_budget(gates, steps.t, own.ladder.costs, settings.cost, draw=draw)
+    method = Method("ML-EM", settings.few, "log-SNR", 2, "pilot", "midpoint", "impulse")
+    return Run(method, {"budget": settings.cost}, times, [plans.draw_plan(draw, logits, None)])
 
 
 if __name__ == "__main__":

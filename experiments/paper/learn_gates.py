@@ -21,24 +21,23 @@ import optax
 import orbax.checkpoint as ocp
 import tyro
 from jax.flatten_util import ravel_pytree
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from experiments.common import runs
-from experiments.paper.gates import effects_at, families, family_of, free_start, theory_start
-from experiments.ladders.shipped import PROCESS, SHIPPED, Ladder, load
-from experiments.common.machine import provenance
-from experiments.common.samplers import SAMPLERS, path_of
-from mlem_jax import checkpoint, gates, steps
-from mlem_jax.evaluate import Batch, couple
-from mlem_jax.gradients import orthogonal_directions
+from experiments.common import runs, tiny
+from experiments.common.samplers import SAMPLERS, fine_grid, path_of
+from experiments.ladders.shipped import PROCESS, SHIPPED, Trained, load
+from experiments.ours import sensitivities
+from experiments.paper.gates import families, family_of, free_start, theory_start
+from mlem_jax import Problem, checkpoint, draw_starts, gates
+from mlem_jax.evaluate import Batch, make_reference
 from mlem_jax.learn import (
-    LearnInfo,
     LearnState,
     gate_learner,
     leading_order_terms,
+    orthogonal_directions,
     score_function_terms,
 )
-from mlem_jax.noise import draw_starts
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -55,11 +54,11 @@ class Settings:
     levels: tuple[int, ...] = ()
     """Which of them to use, 1 the cheapest; default: all."""
     samplers: tuple[Literal["ddpm", "ddim"], ...] = ("ddpm", "ddim")
-    """What draws the pictures; each has gates of its own."""
+    """What draws the pictures; each has its own gates."""
     steps: int = 50
     """Steps of learning."""
     batch: int | None = None
-    """Pictures a step; default: 300 as in the paper on a GPU, 48 on a CPU."""
+    """Pictures per step; default: 300 as in the paper on a GPU, 48 on a CPU."""
     group: int = 2
     """Pictures that share a draw of the gates: 1 in the paper, more where a device wants it."""
     penalty: float = 1e-3
@@ -73,7 +72,7 @@ class Settings:
     the gates are the paper's, sigmoid(alpha_k log(t + delta) + beta_k), and begin at those of
     theory, p_k = min(1, C T_k^-(1/gamma + 1/2))."""
     pilot: Path = Path("results/pilot")
-    """What experiments.ours.pilot measured, one file a sampler."""
+    """What experiments.ours.pilot measured, one file per sampler."""
     delta: float = 0.1
     """Of the paper's gates."""
     learning_rate: float = 0.05
@@ -81,84 +80,96 @@ class Settings:
     estimate: Literal["score-function", "leading-order"] = "score-function"
     """Of the gradient: the first is the paper's and has no bias, the second is far less noisy."""
     tangents: int = 2
-    """Directions of the forward gradient a group; with one for each parameter it is exact."""
+    """Directions of the forward gradient per group; with one for each parameter it is exact."""
     seed: int = 0
     """Of the starts, the paths, the gates and the directions."""
+    tiny: bool = False
+    """On a random ladder, with the paper's gates, to see in seconds that it runs."""
     runs: Path = Path("runs/gates")
-    """Checkpoints and logs, one folder a sampler; resumed if it is there."""
+    """Checkpoints and logs, one folder per sampler; resumed if it is there."""
     out: Path = Path("results")
     """Where learned_gates.json, learned_gates.png and the gates themselves go."""
 
 
 def main(settings: Settings) -> None:
     """Learn for every sampler, then write gates, figures and picture."""
-    ladder = load(settings.ladder, settings.levels)
+    with tiny.settings_of(settings, small) as own:
+        run(own)
+
+
+def small(settings: Settings, folder: Path) -> Settings:
+    """What `--tiny` runs."""
+    return dataclasses.replace(
+        settings, ladder=tiny.random_ladder(folder / "ladder"), samplers=("ddpm",), steps=3,
+        batch=4, group=2, base_steps=4, knots=(), start_budget=3.0, runs=folder / "runs",
+    )  # fmt: skip
+
+
+def run(settings: Settings) -> None:
+    """As `main`, of settings that are meant.
+
+    Raises:
+        ValueError: if the batch cannot be cut into the groups.
+    """
+    trained = load(settings.ladder, settings.levels)
     if settings.batch is None:
         on_cpu = jax.default_backend() == "cpu"
         settings = dataclasses.replace(settings, batch=48 if on_cpu else 300)
     if cast(int, settings.batch) % settings.group:
         raise ValueError(f"expected a batch that is a multiple of the group of {settings.group}, "
                          f"got {settings.batch}")  # fmt: skip
-    begun = {name: gates_begun(name, ladder, settings) for name in settings.samplers}
-    learned = {name: learn(name, about, ladder, settings) for name, about in begun.items()}
+    begun = {name: gates_begun(name, trained, settings) for name in settings.samplers}
+    learned = {name: learn(name, about, trained, settings) for name, about in begun.items()}
     times = np.linspace(0.0, PROCESS.end, 101)
 
     def table(name: str, theta: Any) -> np.ndarray:
         logits = family_of(begun[name]).logits(theta, jnp.asarray(times))
-        return np.asarray(gates.probabilities(logits))
+        return np.asarray(gates.to_probabilities(logits))
 
-    tables = {name: table(name, state.theta) for name, state in learned.items()}
     starts = {name: table(name, family_of(about).init()) for name, about in begun.items()}
-    result = {
-        **provenance("experiments.paper.learn_gates"),
-        "settings": determining(settings),
-        "costs": ladder.levels.costs,
-        "t": times.tolist(),
-        "samplers": {
-            name: {
-                "gates": begun[name],
-                "theta": as_lists(state.theta),
-                "probabilities": tables[name].tolist(),
-                "log": [json.loads(line) for line in
-                        (settings.runs / name / "log.jsonl").read_text().splitlines()],
-            }
-            for name, state in learned.items()
-        },
+    tables = {name: table(name, state.theta) for name, state in learned.items()}
+    samplers = {
+        name: {
+            "gates": begun[name],
+            "theta": as_lists(state.theta),
+            "probabilities": tables[name].tolist(),
+            "log": [json.loads(line) for line in
+                    (settings.runs / name / "log.jsonl").read_text().splitlines()],
+        }
+        for name, state in learned.items()
     }  # fmt: skip
-    settings.out.mkdir(parents=True, exist_ok=True)
     for name, state in learned.items():
-        about = {**begun[name], "sampler": name, "settings": result["settings"]}
+        about = {**begun[name], "sampler": name, "settings": determining(settings)}
         checkpoint.save(settings.out / "learned_gates" / name, state.theta, about=about)
-    (settings.out / "learned_gates.json").write_text(json.dumps(result) + "\n")
-    draw_gates(str(settings.out / "learned_gates.png"), times, tables, starts)
-    print(f"wrote {settings.out}/learned_gates.json, .png, and the gates in learned_gates/")
+    result = {"costs": trained.ladder.costs, "t": times.tolist(), "samplers": samplers}
+    runs.finish("learned_gates", settings, result,
+                lambda file: draw_gates(file, times, tables, starts), apart=("pilot",))  # fmt: skip
+    Console().print(f"and the gates in {settings.out}/learned_gates/")
 
 
-def gates_begun(name: str, ladder: Ladder, settings: Settings) -> dict[str, Any]:
+def gates_begun(name: str, trained: Trained, settings: Settings) -> dict[str, Any]:
     """What `family_of` makes the gates of a sampler from; kept with what is learned."""
     about = {"delta": settings.delta, "knots": list(settings.knots)}
     if settings.knots:
         # The budget is that of the steps, which are uniform in time; the knots need not be.
-        grid = steps.uniform_grid(PROCESS.end, 0.0, settings.base_steps)[:-1]
-        effects = effects_at(settings.pilot / f"{name}.npz", grid)
-        own = families(ladder, settings.base_steps, effects)["pilot"]
-        table = free_start(ladder, own, settings.start_budget)
-        at_knots = [np.interp(settings.knots, grid[::-1], column[::-1]) for column in table.T]
+        steps = SAMPLERS[name].table(times := fine_grid(settings.base_steps))
+        found = sensitivities.read(settings.pilot / f"{name}.npz", steps)
+        own, costs = families(trained, found)["pilot"], trained.ladder.costs
+        table = free_start(own, steps.t, costs, settings.start_budget)
+        at_knots = [np.interp(settings.knots, times[-2::-1], column[::-1]) for column in table.T]
         return {"start": np.stack(at_knots, axis=1).tolist(), **about}
-    return {"start": theory_start(ladder, settings.base_steps, settings.start_budget), **about}
+    return {"start": theory_start(trained, settings.base_steps, settings.start_budget), **about}
 
 
-def learn(name: str, start: dict[str, Any], ladder: Ladder, settings: Settings) -> LearnState:
+def learn(name: str, start: dict[str, Any], trained: Trained, settings: Settings) -> LearnState:
     """Learn the gates of one sampler from its last checkpoint on."""
-    directory, family = settings.runs / name, family_of(start)
-    about = {"sampler": name, "costs": ladder.levels.costs, "losses": ladder.losses, **start}
+    directory, family, ladder = settings.runs / name, family_of(start), trained.ladder
+    about = {"sampler": name, "costs": ladder.costs, "losses": trained.losses, **start}
     runs.check_settings(directory, determining(settings) | about)
-    grid = steps.uniform_grid(PROCESS.end, 0.0, settings.base_steps)
-    sampler = SAMPLERS[name]
-    table, batch = sampler.table(grid), cast(int, settings.batch)
+    times = fine_grid(settings.base_steps)
+    steps, batch = SAMPLERS[name].table(times), cast(int, settings.batch)
     learner = gate_learner(
-        ladder.levels,
-        table,
+        steps,
         family,
         optax.adam(optax.cosine_decay_schedule(settings.learning_rate, settings.steps)),
         penalty=settings.penalty,
@@ -171,28 +182,27 @@ def learn(name: str, start: dict[str, Any], ladder: Ladder, settings: Settings) 
 
     def batch_of(number: int) -> Batch:
         samples = number * batch + jnp.arange(batch)
-        x = draw_starts(start_key, samples, ladder.shape)
-        path = path_of(sampler, path_key, grid, grid, samples)
-        return couple(ladder.levels, ladder.params, x, table, path)
+        x = draw_starts(start_key, samples, trained.shape)
+        path = path_of(SAMPLERS[name], path_key, times, times, samples)
+        return make_reference(ladder, Problem(x, path), steps)
 
     step = jax.jit(learner.step)
     state, log = learner.init(), directory / "log.jsonl"
     options = ocp.CheckpointManagerOptions(max_to_keep=2)
     with ocp.CheckpointManager(directory.absolute() / "states", options=options) as manager:
         if (latest := manager.latest_step()) is not None:
-            restored = manager.restore(
-                latest, args=ocp.args.StandardRestore(checkpoint.abstract(state))
-            )
-            state = cast(LearnState, restored)
+            like = ocp.args.StandardRestore(checkpoint.abstract(state))
+            state = cast(LearnState, manager.restore(latest, args=like))
         runs.cut_log(log, int(state.step))
         with progress() as bar:
             task = bar.add_task(name, total=settings.steps, completed=int(state.step), told="")
             for number in range(int(state.step), settings.steps):
                 begun = time.monotonic()
                 key = jax.random.fold_in(learn_key, number)
-                state, info = step(state, ladder.params, batch_of(number), key)
-                told = line_of(info, state)
-                runs.append(log, step=number + 1, **told, seconds=time.monotonic() - begun)
+                state, info = step(state, ladder, batch_of(number), key)
+                told = {what: float(value) for what, value in info._asdict().items()}
+                runs.append(log, step=number + 1, **told, theta=as_lists(state.theta),
+                            seconds=time.monotonic() - begun)  # fmt: skip
                 manager.save(number + 1, args=ocp.args.StandardSave(state))
                 bar.update(
                     task,
@@ -205,14 +215,7 @@ def learn(name: str, start: dict[str, Any], ladder: Ladder, settings: Settings) 
 
 def determining(settings: Settings) -> dict[str, Any]:
     """All that the learned gates depend on."""
-    given = runs.recorded(settings)
-    return {name: given[name] for name in given if name not in ("runs", "out", "samplers", "pilot")}
-
-
-def line_of(info: LearnInfo, state: LearnState) -> dict[str, Any]:
-    """A line of the log."""
-    numbers = {name: float(value) for name, value in info._asdict().items()}
-    return numbers | {"theta": as_lists(state.theta)}
+    return runs.recorded(settings, apart=("pilot",))
 
 
 def as_lists(theta: Any) -> Any:
@@ -233,9 +236,9 @@ def progress() -> Progress:
 
 
 def draw_gates(
-    file: str, times: np.ndarray, tables: dict[str, np.ndarray], starts: dict[str, np.ndarray]
+    file: Path, times: np.ndarray, tables: dict[str, np.ndarray], starts: dict[str, np.ndarray]
 ) -> None:
-    """p_k(t) of every level, one panel a sampler; dashed where learning began."""
+    """p_k(t) of every level, one panel per sampler; dashed where learning began."""
     figure, axes = plt.subplots(
         1, len(tables), figsize=(4.6 * len(tables), 3.4), sharey=True, squeeze=False
     )
