@@ -89,7 +89,7 @@ def choose(trained: Trained, given: Settings, cache: "Errors", tell: Any) -> tup
     grids = {each.name: times for each, times in candidates(trained, sampler, fine, given.budget)}
     every = [each for each, _ in candidates(trained, sampler, fine, given.budget)]
     pilot = sampler.table(coarse_grids(fine, min(50, len(fine) // 2))["uniform"])
-    sizes = (given.images // 4, given.images // 2, given.images)
+    sizes = (given.images * 3 // 8, given.images)
     choice = choose_plan(trained.ladder, Problem(x, noise), table, every, given.budget, pilot_key,
                          pilot=pilot, samples=sizes, cache=cache, report=tell)  # fmt: skip
     return choice, grids[choice.candidate.name]
@@ -110,9 +110,8 @@ def candidates(
         if 4 <= alone <= most:
             times = coarse_grids(fine, alone)[kind]
             table = sampler.table(times, order)
-            for known in (1, 2):
-                name = f"top level, {alone} steps, {named}, {known} remembered"
-                yield Candidate((top,), table, 0.0, (known,), name), times
+            name = f"top level, {alone} steps, {named}"
+            yield Candidate((top,), table, 0.0, (2,), name), times
         for factor in (2, 3, 5):
             count = min(round(factor * budget), most)
             times = coarse_grids(fine, count)[kind]

@@ -88,7 +88,7 @@ def choose_plan(
     key: Key,
     *,
     pilot: Steps,
-    samples: Sequence[int] = (16, 32, 64),
+    samples: Sequence[int] = (24, 64),
     held_out: float = 1 / 4,
     cache: MutableMapping[str, float] | None = None,
     report: Report | None = None,

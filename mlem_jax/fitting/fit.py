@@ -107,19 +107,19 @@ def fit_plan(
     known = known_before(ran, memory)
     base = base_weights(known, memory).astype(table.scale.dtype)
     carry = init_carry(table, problem.x)
-    rows = []
+    # Rows are cut by numpy: JAX would compile a program for each of them.
+    rows, found = jax.tree.map(np.asarray, (table, known, base)), []
     for n in range(len(ran)):
-        row, goal = (jax.tree.map(lambda leaf, at=at: leaf[at], tree)
-                     for at, tree in ((n, table), (n + 1, fine)))  # fmt: skip
+        row, known_now, base_now = jax.tree.map(lambda column, n=n: column[n], rows)
         carry, *told = _fit_step(
-            ladder, _at_step(problem, n), carry, row, goal, known[n], base[n],
-            jnp.asarray(ridge, base.dtype), seen, _divisor(count, chunk),
+            ladder, _at_step(problem, n), carry, row, _state(fine, n + 1), known_now, base_now,
+            np.asarray(ridge, base.dtype), seen, _divisor(count, chunk),
         )  # fmt: skip
-        rows.append(told)
-    coefficients, gaps = (jnp.stack(column) for column in zip(*rows, strict=True))
+        found.append(told)
+    coefficients, gaps = (jnp.stack(column) for column in zip(*found, strict=True))
     weights, read = coefficients[:, : len(ladder)], coefficients[:, len(ladder) :]
     plan = Plan(weights, ran, Memory(read, slots.keep, slots.write), fingerprint(steps))
-    errors = square_errors(carry.x, jax.tree.map(lambda leaf: leaf[-1], fine))
+    errors = square_errors(carry.x, _state(fine, len(ran)))
     left = errors[seen:].mean() if held_out else jnp.asarray(jnp.nan, errors.dtype)
     return Fit(plan, errors[:seen].mean(), left, gaps)
 
@@ -167,31 +167,38 @@ def _check_pilot(
         if path.shape != (len(steps.t) + 1, *start.shape):
             raise ValueError(f"expected a fine solution {[len(steps.t) + 1, *start.shape]}, "
                              f"[steps + 1, batch, ...], got {list(path.shape)}")  # fmt: skip
-        if not bool(jnp.isfinite(path).all()):
+        if not np.isfinite(np.asarray(path)).all():
             raise ValueError("expected a finite fine solution, got NaN or infinity in it; find the "
                              "level that returns it with solve_checked")  # fmt: skip
-        if not bool(jnp.array_equal(path[0], start)):
+        if not np.array_equal(np.asarray(path)[0], np.asarray(start)):
             raise ValueError("expected a fine solution from the same starts, got others")
-    if problem.noise is not None and (share := float(_shared_path(problem, steps, fine))) < 0.5:
+    if problem.noise is None:
+        return
+    if (share := float(_shared_path(problem, steps, fine))) < 0.5:
         raise ValueError(
-            f"expected a fine solution along the problem's Brownian path, got one in which only "
-            f"{share:.0%} of its increments are found; make both paths of one key, "
+            f"expected a fine solution along the problem's Brownian path, got one in which "
+            f"{share:.0%} of an increment is found; make both paths of one key, "
             "brownian_path(key, fine) and brownian_path(key, fine, steps)"
         )
 
 
-@jax.jit
 def _shared_path(problem: Problem, steps: Steps, fine: State) -> Float[Array, ""]:
-    """<X' - scale X, noise xi> / |noise xi|^2 over all steps: 1, or 0 along another path."""
+    """<X' - scale X, noise xi> / |noise xi|^2 at the noisiest step: 1, or 0 along another path."""
+    noise, scale = np.asarray(steps.noise), np.asarray(steps.scale)
+    n = int(np.abs(noise.reshape(len(noise), -1)).mean(axis=1).argmax())
+    return _shared_noise(_at_step(problem, n), noise[n], scale[n], _state(fine, n),
+                         _state(fine, n + 1))  # fmt: skip
 
-    def body(sums: Array, n: Int[Array, ""]) -> tuple[Array, None]:
-        here = jax.tree.map(lambda leaf: leaf[n], fine)
-        pushed = jax.tree.map(lambda xi: steps.noise[n] * xi, _increment(problem, n, here))
-        moved = jax.tree.map(lambda leaf: leaf[n + 1] - steps.scale[n] * leaf[n], fine)
-        return sums + jnp.stack([_inner(moved, pushed), _inner(pushed, pushed)]), None
 
-    sums, _ = jax.lax.scan(body, jnp.zeros(2), jnp.arange(len(steps.t)))
-    return jnp.where(sums[1] > 0, sums[0] / sums[1], 1.0)
+@jax.jit
+def _shared_noise(
+    problem: Problem, noise: Array, scale: Array, before: State, after: State
+) -> Float[Array, ""]:
+    increment = _increment(problem, jnp.asarray(0), before)
+    pushed = jax.tree.map(lambda xi: noise * xi, increment)
+    moved = jax.tree.map(lambda x, y: y - scale * x, before, after)
+    squares = _inner(pushed, pushed)
+    return jnp.where(squares > 0, _inner(moved, pushed) / squares, 1.0)
 
 
 def _inner(left: State, right: State) -> Array:
@@ -215,10 +222,16 @@ def _at_step(problem: Problem, n: int) -> Problem:
     """
     noise = problem.noise
     if isinstance(noise, BrownianPath):
-        noise = noise._replace(first=noise.first[n : n + 1], last=noise.last[n : n + 1])
-    else:
-        noise = jax.tree.map(lambda stored: stored[n : n + 1], noise)
+        first, last = np.asarray(noise.first), np.asarray(noise.last)
+        noise = noise._replace(first=first[n : n + 1], last=last[n : n + 1])
+    elif noise is not None:
+        noise = jax.tree.map(lambda xi: xi[None], _state(noise, n))
     return problem._replace(noise=noise)
+
+
+@jax.jit
+def _state(stacked: State, n: Int[Array, ""] | int) -> State:
+    return jax.tree.map(lambda leaf: leaf[n], stacked)
 
 
 @partial(jax.jit, static_argnums=(8, 9))
