@@ -4,43 +4,46 @@ diffusers' DPM-Solver++ (2M, and its SDE form), UniPC, DDIM and DDPM, diffrax's 
 the switch from a small network to the large one at several ratios, beside Euler-Maruyama, our
 two-step solver and ML-EM, which also stands on its peers' grid and step table: all driven by the
 same levels, from the same starts and along the same Brownian paths. First the distance to the exact
-solution of the top level's own SDE or ODE, for the cost paid (of the stacked ladder, to that of its
-own top); then, given the pictures (`--data`),
+solution of the top level's own SDE or ODE, for the cost paid; then, given the pictures (`--data`),
 distances to the data over several seeds. What is compared is the cost, evaluations times the stored
 cost of one; the seconds of a peer are those of its loop in Python too. Killed at any moment, the
 same command goes on. Writes results/peers.json and .png.
 """
 
 import dataclasses
-import json
-import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import tyro
 from rich.console import Console
 
-from experiments.common import benchmark as courses
-from experiments.peers.compare import distances_to_data as peer_distances
-from experiments.peers.compare import figures as peer_figures
-from experiments.peers.compare import solvers as peer_solvers
-from experiments.common import runs
-from experiments.common import tiny
-from experiments.common.benchmark import Method
-from experiments.peers.crossings import compare, sentence
+from experiments.common import runs, tiny
+from experiments.common.benchmark import make_benchmark, measure_missing, part_of
+from experiments.common.curves import Rows, by_method
+from experiments.common.method import label
+from experiments.common.samplers import fine_grid
+from experiments.ladders.shipped import SHIPPED, Trained, load
 from experiments.ours.sensitivities import Piloted
-from experiments.ladders.shipped import SHIPPED, Ladder, load
-from experiments.common.machine import provenance
-from experiments.peers.distances_to_data import DATA, Judged, Sampled
-from experiments.peers.methods import FAMILIES, PROCESSES, Asked, kept_noise, methods_of, rows_of
-from experiments.peers.solvers import missing, top_network
-from mlem_jax.plan import Plan
-from mlem_jax.stack import load_stack, stack_shares, stack_top
-from mlem_jax.steps import Steps
+from experiments.peers import distances_to_data, figures
+from experiments.peers.crossings import crossing, sentence
+from experiments.peers.distances_to_data import DATA, Sampled
+from experiments.peers.methods import (
+    OURS,
+    PEERS,
+    PROCESSES,
+    Asked,
+    all_methods,
+    by_run,
+    in_groups,
+    kept_noise,
+    name_of,
+    rows_of,
+)
+from experiments.peers.solvers import missing, top_network, versions
 
-PILOT_STEPS = 100
-"""Of the run that measures the effects."""
+APART = ("data", "features")
+"""Settings that the distances to the exact solution do not depend on."""
+EVERY = "every peer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Settings:
     data: Path | None = None
     """The pictures the levels were trained on, for distances to those held out; default: none."""
     ladder: Path = SHIPPED
-    """Folder of trained levels, with stack.npz of experiments.stack beside them."""
+    """Folder of trained levels."""
     features: Path = SHIPPED / "features"
     """What experiments.ladders.features wrote, for the distances."""
     samplers: tuple[Literal["ddpm", "ddim"], ...] = ("ddpm", "ddim")
@@ -91,12 +94,28 @@ class Settings:
     """Where peers.json and peers.png go."""
 
 
+class Found(NamedTuple):
+    """What one sampler's methods did.
+
+    Attributes:
+        rows: one per draw of every method.
+        crossings: where ML-EM is closer to the exact solution than others.
+        paired: how much closer to the data than the best peer.
+        data: distances of the data to itself, if there is data.
+    """
+
+    rows: Rows
+    crossings: Rows
+    paired: Rows
+    data: dict[str, dict[str, float]] | None
+
+
 def main(settings: Settings) -> None:
     """Run all that is not in the log yet; then compare, write and draw."""
     if told := missing():
         raise SystemExit(told)
-    with tempfile.TemporaryDirectory() as folder:
-        run(made_tiny(settings, Path(folder)) if settings.tiny else settings)
+    with tiny.settings_of(settings, made_tiny) as asked:
+        run(asked)
 
 
 def made_tiny(settings: Settings, folder: Path) -> Settings:
@@ -113,132 +132,102 @@ def made_tiny(settings: Settings, folder: Path) -> Settings:
 def run(settings: Settings) -> None:
     """The experiment itself."""
     console = Console(width=150)
-    ladder = load(settings.ladder)
-    determining = {name: value for name, value in runs.recorded(settings).items()
-                   if name not in ("runs", "out", "samplers", "data", "features")}  # fmt: skip
-    about = {"costs": ladder.levels.costs, "losses": ladder.losses}
-    runs.check_settings(settings.runs, determining | about)
+    trained = load(settings.ladder)
+    about = {"costs": trained.ladder.costs, "losses": trained.losses}
+    runs.check_settings(settings.runs, runs.recorded(settings, APART) | about)
     if settings.data is None:
         console.print("no distances to the data: give the pictures with --data PICTURES")
-    result = {name: judged_sampler(name, ladder, settings, console) for name in settings.samplers}
-    data = next((own["data"] for own in result.values()), None)
-    for name, own in result.items():
-        console.print(peer_figures.shown_errors(name, own["rows"]))
-        console.print(peer_figures.shown_families(PROCESSES[name], own["rows"]))
+    found = {name: measured(name, trained, settings, console) for name in settings.samplers}
+    data = next((own.data for own in found.values()), None)
+    for name, own in found.items():
+        process = PROCESSES[name]
+        console.print(figures.shown_errors(process, own.rows))
+        console.print(figures.shown_groups(process, own.rows))
         if data:
-            console.print(peer_figures.shown_distances(name, own["distances"], data))
-        console.print(peer_figures.shown_crossings(name, own["crossings"]))
-        for line in conclusions(name, own):
-            console.print(line)
-    settings.out.mkdir(parents=True, exist_ok=True)
-    whole = {
-        **provenance("experiments.peers.compare"), "settings": determining, "costs": ladder.levels.costs,
+            console.print(figures.shown_distances(process, own.rows, data))
+        console.print(figures.shown_crossings(process, own.crossings))
+    told = [line for name, own in found.items() for line in conclusions(PROCESSES[name], own)]
+    console.print("\n".join(told))
+    result = {
+        "costs": trained.ladder.costs,
         "seconds": "of the solver; for diffusers with the loop in Python round it",
         "data against data": data,
-        "crossings": [each for own in result.values() for each in own["crossings"]],
-        "paired": [each for own in result.values() for each in own["paired"]],
-        "versions": peer_solvers.versions(),
-        "conclusions": [line for name, own in result.items() for line in conclusions(name, own)],
-        "rows": [row for own in result.values() for row in own["rows"]],
-    }  # fmt: skip
-    (settings.out / "peers.json").write_text(json.dumps(whole, indent=1) + "\n")
-    peer_figures.draw(str(settings.out / "peers.png"), result, data)
-    console.print(f"wrote {settings.out}/peers.json and .png")
+        "crossings": [line for own in found.values() for line in own.crossings],
+        "paired": [line for own in found.values() for line in own.paired],
+        "versions": versions(),
+        "conclusions": told,
+        "rows": [row for own in found.values() for row in own.rows],
+    }
+
+    def draw(file: Path) -> None:
+        figures.draw(file, result["rows"], result["crossings"], data)
+
+    runs.finish("peers", settings, result, draw, apart=APART, console=console)
 
 
-def judged_sampler(
-    name: str, ladder: Ladder, settings: Settings, console: Console
-) -> dict[str, Any]:
+def measured(name: str, trained: Trained, settings: Settings, console: Console) -> Found:
     """Rows, crossings and distances of one sampler."""
-    fine = courses.fine_grid(settings.reference_steps)
-    stack, network = load_stack(settings.ladder / "stack.npz"), top_network(ladder)
-    methods = methods_of(name, ladder, stack, fine, asked_of(settings))
+    fine, network = fine_grid(settings.reference_steps), top_network(trained.ladder)
+    methods = all_methods(name, trained, fine, asked_of(settings))
 
     def judge() -> Any:
-        def targets(table: Steps) -> dict[str, Plan]:
-            top = courses.top_target(table, ladder)
-            return {"top": top, "stacked top": stack_top(stack_shares(stack, table.t))}
-
-        samples = courses.part_of(0, settings.images)
-        judged = courses.course_of(name, ladder, fine, samples, settings.seed, targets)
+        samples = part_of(0, settings.images)
+        judged = make_benchmark(name, trained, fine, samples, settings.seed)
         noise_along = kept_noise()
-        return lambda method: rows_of(method, ladder, network, judged, noise_along)
+        return lambda run: rows_of(run, trained, network, judged, noise_along)
 
-    rows = courses.log_missing(settings.runs / f"{name}.jsonl", methods, judge, console)
-    targets = {each.name: each.target for each in methods if isinstance(each, Method)}
-    rows = [{"process": PROCESSES[name], **row, "target": targets.get(row["method"], "top"),
-             "distances": None} for row in rows]  # fmt: skip
-    result = {"rows": rows, "crossings": crossings(name, rows), "distances": [], "paired": [],
-              "data": None}  # fmt: skip
-    if settings.data is not None:
-        sampled = Sampled(settings.judged_at, settings.dear, settings.samples, settings.seeds,
-                          min(50, settings.samples), settings.seed)  # fmt: skip
-        found = peer_distances.chosen(rows, methods, sampled)
-        judged = list({str(each[:2]): each for each in found.values()}.values())
-        measured = peer_distances.measured(
-            settings.runs / f"{name}_distances.jsonl", name, judged, ladder, network,
-            settings.data, settings.features, sampled, console,
-        )  # fmt: skip
-        paired = peer_distances.against_the_best_peer(measured, found)
-        result |= {
-            "distances": [with_distances(rows, measured, *each) for each in found.items()],
-            "paired": [{"process": PROCESSES[name], **line} for line in paired],
-            "data": peer_distances.told(measured, Judged(DATA, {}, None)),
-        }
-    return result
+    rows = measure_missing(settings.runs / f"{name}.jsonl", methods, judge, console)
+    rows = [{"process": PROCESSES[name], **row, "distances": None} for row in rows]
+    lines = crossings(PROCESSES[name], rows)
+    if settings.data is None:
+        return Found(rows, lines, [], None)
+    sampled = Sampled(settings.judged_at, settings.dear, settings.samples, settings.seeds,
+                      min(50, settings.samples), settings.seed)  # fmt: skip
+    chosen = distances_to_data.choose(rows, methods, sampled)
+    judged = {name_of(each.method, each.parameters): each for each in chosen.values()}
+    drawn = distances_to_data.measured(
+        settings.runs / f"{name}_distances.jsonl", name, list(judged.values()), trained, network,
+        settings.data, settings.features, sampled, console,
+    )  # fmt: skip
+    own = by_run(rows)
+    for run_name, each in judged.items():
+        for row in own[run_name]:
+            row["distances"] = distances_to_data.told(drawn, each)
+    paired = [{"process": PROCESSES[name], **line}
+              for line in distances_to_data.against_the_best_peer(drawn, chosen)]  # fmt: skip
+    return Found(rows, lines, paired, distances_to_data.told(drawn, DATA))
 
 
 def asked_of(settings: Settings) -> Asked:
     """How many of each method."""
-    pilot = Piloted(settings.runs, settings.pilot_images, PILOT_STEPS)
+    pilot = Piloted(settings.runs, settings.pilot_images)
     return Asked(settings.counts, settings.base_steps, settings.budgets, settings.few,
                  settings.early, settings.draws, settings.seed, pilot)  # fmt: skip
 
 
-def with_distances(
-    rows: list[dict[str, Any]],
-    measured: list[dict[str, Any]],
-    at: tuple[str, float],
-    each: Judged,
-) -> dict[str, Any]:
-    """A line for the table of distances; the rows of the method get them too."""
-    own = [row for row in rows if (row["method"], row["parameters"]) == each[:2]]
-    distances = peer_distances.told(measured, each)
-    for row in own:
-        row["distances"] = distances
-    return {
-        "family": at[0], "method": each.name, "parameters": each.parameters,
-        "cost": float(np.median([row["cost"] for row in own])),
-        "mse": float(np.median([row["mse"] for row in own])), "distances": distances,
-    }  # fmt: skip
+def crossings(process: str, rows: Rows) -> Rows:
+    """Each form of ML-EM, and each of its methods alone, against each group of peers."""
+    own = {group: in_groups(rows, group) for group in OURS}
+    own |= {label(method): each for method, each in by_method(in_groups(rows, *OURS)).items()}
+    theirs = {group: in_groups(rows, group) for group in PEERS} | {EVERY: in_groups(rows, *PEERS)}
+    return [
+        {"process": process, "own": name, "against": against, **found}
+        for name, each in own.items()
+        for against, others in theirs.items()
+        if (found := crossing(each, others))
+    ]
 
 
-def crossings(name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each form of ML-EM, and each of its bases and grids alone, against each family of peers."""
-    own = [family for family in FAMILIES if family.startswith("ml-em")]
-    single = [each for family in own for each in peer_figures.names_of(rows, family)]
-    peers = [family for family in FAMILIES if not family.startswith("ml-em")]
-    lines = []
-    for each in [*own, *single]:
-        names = peer_figures.names_of(rows, each) if each in own else [each]
-        for against in [*peers, "every peer"]:
-            found = compare(rows, names, peer_figures.names_of(rows, against))
-            if found:
-                lines.append({"process": PROCESSES[name], "ml-em": each, "against": against,
-                              **found})  # fmt: skip
-    return lines
-
-
-def conclusions(name: str, own: dict[str, Any]) -> list[str]:
+def conclusions(process: str, own: Found) -> list[str]:
     """Sentences: at which costs ML-EM is closer to the exact solution, and to the data."""
-    lines = [f"{PROCESSES[name]}, to its exact solution: {line['ml-em']} is closer than every peer "
+    lines = [f"{process}, to its exact solution: {line['own']} is closer than every peer "
              f"{sentence(line)}"
-             for line in own["crossings"]
-             if line["against"] == "every peer" and line["ml-em"] in FAMILIES]  # fmt: skip
-    for family in dict.fromkeys(line["ml-em"] for line in own["paired"]):
-        told = [f"{line['metric']} at cost {line['cost']:g}: {peer_distances.verdict(line)}"
-                for line in own["paired"] if line["ml-em"] == family]  # fmt: skip
-        lines.append(f"{PROCESSES[name]}, to the data: {family}, beside the best peer, in "
+             for line in own.crossings
+             if line["against"] == EVERY and line["own"] in OURS]  # fmt: skip
+    for group in dict.fromkeys(line["own"] for line in own.paired):
+        told = [f"{line['metric']} at cost {line['cost']:g}: {distances_to_data.verdict(line)}"
+                for line in own.paired if line["own"] == group]  # fmt: skip
+        lines.append(f"{process}, to the data: {group}, beside the best peer, in "
                      f"{'; '.join(told)}")  # fmt: skip
     return lines
 

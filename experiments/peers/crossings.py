@@ -1,15 +1,17 @@
-"""At which cost does one method come closer than another? From rows of `experiments.common.benchmark`."""
+"""At which cost does one method come closer than another? From rows of `common.benchmark`."""
 
 from typing import Any
 
 import numpy as np
 
+from experiments.common.curves import Rows
+from experiments.peers.methods import by_run
 from mlem_jax.frontier import Points, frontier
 
 RESAMPLES = 200
 
 
-def compare(rows: list[dict[str, Any]], own: list[str], theirs: list[str]) -> dict[str, Any] | None:
+def crossing(own: Rows, theirs: Rows) -> dict[str, Any] | None:
     """Where between the costs that both span the first has the smaller error.
 
     Both are taken at their best: points that a cheaper one beats do not count. In doubt it is for
@@ -19,18 +21,17 @@ def compare(rows: list[dict[str, Any]], own: list[str], theirs: list[str]) -> di
     does not know.
 
     Args:
-        rows: of one sampler.
-        own: names of methods, one curve together.
-        theirs: names of those they are compared with.
+        own: rows of the methods that are one curve together.
+        theirs: rows of those they are compared with, of the same sampler.
 
     Returns:
-        The costs compared, the stretches of them in which `own` is closer, those in which 97.5 % of
+        The costs compared, the ranges of them in which `own` is closer, those in which 97.5 % of
         other pictures, drawn with repetition from these, would say so too, and where it stands
         best: its error over theirs there, with the middle 95 % of theirs. None where no cost is
         spanned by both.
     """
-    gathered = [gather(rows, names) for names in (own, theirs)]
-    ours, others = (points_of(each) for each in gathered)
+    gathered = [gather(rows) for rows in (own, theirs)]
+    ours, others = (best_of(each) for each in gathered)
     if not ours or not others:
         return None
     low = max(min(ours)[0], min(others)[0])
@@ -48,8 +49,8 @@ def compare(rows: list[dict[str, Any]], own: list[str], theirs: list[str]) -> di
     least, most = np.quantile(spread, (0.025, 0.975), axis=0)
     return {
         "compared": [float(low), float(high)],
-        "closer": stretches(costs, ratio < 1 - 1e-9),
-        "surely": stretches(costs, most < 1 - 1e-9),
+        "closer": ranges(costs, ratio < 1 - 1e-9),
+        "surely": ranges(costs, most < 1 - 1e-9),
         "nearest": {"cost": float(costs[best]), "ratio": float(ratio[best]),
                     "interval": [float(least[best]), float(most[best])]},
     }  # fmt: skip
@@ -59,20 +60,16 @@ Gathered = list[tuple[float, np.ndarray]]
 """The cost of each point, the median over its draws, and its errors [draws, pictures]."""
 
 
-def gather(rows: list[dict[str, Any]], names: list[str]) -> Gathered:
+def gather(rows: Rows) -> Gathered:
     """The points of several methods."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["method"] in names:
-            found.setdefault(f"{row['method']} {row['parameters']}", []).append(row)
     return [
         (float(np.median([row["cost"] for row in own])),
          np.array([row["picture_errors"] for row in own]))
-        for own in found.values()
+        for own in by_run(rows).values()
     ]  # fmt: skip
 
 
-def points_of(gathered: Gathered) -> Points:
+def best_of(gathered: Gathered) -> Points:
     """The points that no cheaper one beats: medians over draws."""
     return frontier([(cost, float(np.median(errors.mean(axis=1)))) for cost, errors in gathered])
 
@@ -86,9 +83,9 @@ def resampled(gathered: Gathered) -> list[Points]:
     return [list(zip(costs, own.tolist(), strict=True)) for own in means]
 
 
-def points(rows: list[dict[str, Any]], names: list[str]) -> Points:
+def points(rows: Rows) -> Points:
     """The points of several methods as one curve."""
-    return points_of(gather(rows, names))
+    return best_of(gather(rows))
 
 
 def error_at(points: Points, costs: np.ndarray) -> np.ndarray:
@@ -104,7 +101,7 @@ def error_for(points: Points, costs: np.ndarray) -> np.ndarray:
     return reached[np.maximum(np.searchsorted(paid, costs * (1 + 1e-9), side="right") - 1, 0)]
 
 
-def stretches(costs: np.ndarray, holds: np.ndarray) -> list[list[float]]:
+def ranges(costs: np.ndarray, holds: np.ndarray) -> list[list[float]]:
     """[first, last] cost of every run of neighbours for which something holds."""
     edges = np.diff(np.concatenate([[0], holds.astype(int), [0]]))
     starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) - 1
@@ -112,12 +109,12 @@ def stretches(costs: np.ndarray, holds: np.ndarray) -> list[list[float]]:
 
 
 def sentence(found: dict[str, Any]) -> str:
-    """What `compare` found, in words."""
+    """What `crossing` found, in words."""
     low, high = found["compared"]
     nearest = found["nearest"]
 
-    def spans(stretches: list[list[float]]) -> str:
-        return ", ".join(f"{a:.1f} to {b:.1f}" for a, b in stretches) or "none"
+    def spans(ranges: list[list[float]]) -> str:
+        return ", ".join(f"{a:.1f} to {b:.1f}" for a, b in ranges) or "none"
 
     where = (f"at costs {spans(found['closer'])}, beyond the noise of the pictures at "
              f"{spans(found['surely'])}") if found["closer"] else "nowhere"  # fmt: skip

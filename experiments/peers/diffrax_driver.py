@@ -1,7 +1,7 @@
 """diffrax along our Brownian path: the same increments, so the same strong error is asked of both.
 
-Time is counted in steps: dy/ds = gain F(y) + deviation dB/ds, where B has unit variance a step. So
-the points of time are whole numbers, which single precision keeps, and an increment is found by its
+Time is counted in steps: dy/ds = gain F(y) + deviation dB/ds, B of unit variance per step. So the
+points of time are whole numbers, which single precision keeps, and an increment is found by its
 number. Solvers of higher order also want the space-time Levy area of a step,
 
     H = int_0^1 (B_s - s B_1) ds ,

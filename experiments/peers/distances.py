@@ -4,10 +4,11 @@
     kernel MMD     E k(a, a') + E k(b, b') - 2 E k(a, b), k(a, b) = (a.b / d + 1)^3 on the features
     sliced W2      root mean square over directions of the distance between sorted projections
 
-The first two on the features of experiments.ladders.features, each in units of its standard deviation
-over the data; the third on the pixels themselves, so that it knows nothing of any network. Frechet
-and sliced distances of a finite set lie above those of what it was drawn from, the more the smaller
-the set: compare sets of one size only. The kernel's is unbiased, so it may come out below 0.
+The first two on the features of experiments.ladders.features, each in units of its standard
+deviation over the data; the third on the pixels themselves, so that it knows nothing of any
+network. Frechet and sliced distances of a finite set lie above those of what it was drawn from, the
+more the smaller the set: compare sets of one size only. The kernel's is unbiased, so it may come
+out below 0.
 
 References:
     Heusel et al. 2017, arXiv:1706.08500; Binkowski et al. 2018, arXiv:1801.01401 (that kernel);

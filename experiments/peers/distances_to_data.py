@@ -16,22 +16,24 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from experiments.common import benchmark as courses
-from experiments.ladders import images
 from experiments.common import runs
-from experiments.common.benchmark import Method
-from experiments.peers.distances import METRICS, distance_to, interval
-from experiments.ladders.shipped import Ladder
-from experiments.peers.methods import FAMILIES, head
-from experiments.peers.solvers import Network, Peer
+from experiments.common.benchmark import Rows, measure_missing
+from experiments.common.method import Method, Run, fields, method_of
 from experiments.common.samplers import SAMPLERS, path_of
+from experiments.ladders import images
 from experiments.ladders.features import load_features
+from experiments.ladders.shipped import Trained, pick
 from experiments.ladders.train import split, to_unit
-from mlem_jax import checkpoint, plan
-from mlem_jax.noise import draw_starts, store_path
-from mlem_jax.solve import solve
+from experiments.peers.distances import METRICS, distance_to, interval
+from experiments.peers.methods import GROUPS, OURS, by_run, group_of, name_of
+from experiments.peers.solvers import Network, Peer
+from mlem_jax import Problem, checkpoint, draw_starts, solve
+from mlem_jax.noise import store_path
 
-DATA = "data against data"
+DATA = Run(Method("data against data", ()), {}, np.zeros(0), [])
+"""Pictures of the training data, in the stead of drawn ones."""
+Chosen = dict[tuple[str, float], Run | Peer]
+"""By group and cost."""
 
 
 class Sampled(NamedTuple):
@@ -40,7 +42,7 @@ class Sampled(NamedTuple):
     Attributes:
         costs: at which methods are compared.
         dear: a cost at which the second-order solver is all but exact.
-        samples: pictures a seed.
+        samples: pictures per seed.
         seeds: how many.
         chunk: pictures at a time.
         seed: the first.
@@ -54,55 +56,42 @@ class Sampled(NamedTuple):
     seed: int
 
 
-class Judged(NamedTuple):
-    """A method, or None for pictures of the training data in its stead."""
-
-    name: str
-    parameters: dict[str, Any]
-    method: Method | Peer | None
-
-
-def chosen(
-    rows: list[dict[str, Any]], methods: list[Method | Peer], sampled: Sampled
-) -> dict[tuple[str, float], Judged]:
-    """By family and cost: what has the least error among all that cost no more (by 5 %)."""
-    by_name = {(each.name, str(each.parameters)): each for each in methods}
-    points: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        points.setdefault((row["method"], str(row["parameters"])), []).append(row)
-    asked = [(family, cost) for cost in sampled.costs for family in FAMILIES]
+def choose(rows: Rows, methods: list[Run | Peer], sampled: Sampled) -> Chosen:
+    """By group and cost: what has the least error among all that cost no more (by 5 %)."""
+    by_name = {name_of(each.method, each.parameters): each for each in methods}
+    points = {
+        name: (float(np.median([row["cost"] for row in own])),
+               float(np.median([row["mse"] for row in own])))
+        for name, own in by_run(rows).items()
+    }  # fmt: skip
+    asked = [(group, cost) for cost in sampled.costs for group in GROUPS]
     found = {}
-    for family, cost in [*asked, ("dpm-solver", sampled.dear)]:
-        within = {
-            each: float(np.median([row["mse"] for row in own]))
-            for each, own in points.items()
-            if head(each[0]) in FAMILIES[family]
-            and np.median([row["cost"] for row in own]) <= 1.05 * cost
-        }
+    for group, cost in [*asked, ("DPM-Solver++", sampled.dear)]:
+        within = {name: error for name, (paid, error) in points.items()
+                  if group_of(name[0]) == group and paid <= 1.05 * cost}  # fmt: skip
         if within:
-            best = by_name[min(within, key=lambda each: within[each])]
-            found[family, cost] = Judged(best.name, best.parameters, best)
+            found[group, cost] = by_name[min(within, key=lambda name: within[name])]
     return found
 
 
 def measured(
     log: Path,
     name: str,
-    judged: list[Judged],
-    ladder: Ladder,
+    judged: list[Run | Peer],
+    trained: Trained,
     network: Network,
     data: Path,
     features: Path,
     sampled: Sampled,
     console: Console,
-) -> list[dict[str, Any]]:
+) -> Rows:
     """A row for every method and seed; the data against itself comes first.
 
     Args:
         log: JSON lines, resumed if they are there.
         name: of the sampler.
         judged: what draws.
-        ladder: its levels.
+        trained: its levels.
         network: the top one, for the peers.
         data: the pictures; those held out of training are approached.
         features: of experiments.ladders.features.
@@ -110,86 +99,83 @@ def measured(
         console: for the progress.
     """
 
-    def judge() -> Callable[[Judged], list[dict[str, Any]]]:
-        train, held_out = split(images.load(data, ladder.shape[0]).images, 1000)
+    def judge() -> Callable[[Run | Peer], Rows]:
+        train, held_out = split(images.load(data, trained.shape[0]).images, 1000)
         about = checkpoint.read_about(features)
         runs.check_settings(log.with_suffix(""), {"held_out": zlib.crc32(held_out.tobytes()),
                                                   "features": about})  # fmt: skip
         distances = distance_to(np.asarray(to_unit(held_out)), load_features(features))
 
-        def rows(each: Judged) -> list[dict[str, Any]]:
+        def rows(each: Run | Peer) -> Rows:
             found = []
             for draw in range(sampled.seeds):
                 begun, key = time.perf_counter(), jax.random.key(sampled.seed + 100 + draw)
-                if each.method is None:
+                if each is DATA:
                     rng = np.random.default_rng(draw)
                     own = rng.choice(len(train), min(sampled.samples, len(train)), replace=False)
                     pictures = np.asarray(to_unit(train[own]))
                 else:
-                    pictures = drawn(each.method, draw, name, ladder, network, key, sampled)
+                    pictures = drawn(each, draw, name, trained, network, key, sampled)
                 seconds = time.perf_counter() - begun
-                told = {"method": each.name, "parameters": each.parameters, "draw": draw}
-                found.append(told | distances(pictures) | {"seconds": seconds})
+                found.append({**fields(each.method), "parameters": each.parameters, "number": draw,
+                              **distances(pictures), "seconds": seconds})  # fmt: skip
             return found
 
         return rows
 
-    return courses.log_missing(log, [Judged(DATA, {}, None), *judged], judge, console)
+    return measure_missing(log, [DATA, *judged], judge, console)
 
 
 def drawn(
-    method: Method | Peer,
+    run: Run | Peer,
     draw: int,
     name: str,
-    ladder: Ladder,
+    trained: Trained,
     network: Network,
     key: jax.Array,
     sampled: Sampled,
 ) -> np.ndarray:
-    """Pictures of one seed; a method of several plans takes another one each seed."""
+    """Pictures of one seed; a method of several plans takes another one for each seed."""
     start_key, path_key = jax.random.split(key)
-    parts = []
+    sampler, times, parts = SAMPLERS[name], run.times, []
     for first in range(0, sampled.samples, sampled.chunk):
         samples = first + jnp.arange(min(sampled.chunk, sampled.samples - first))
-        x = draw_starts(start_key, samples, ladder.shape)
-        path = path_of(SAMPLERS[name], path_key, method.grid, method.grid, samples)
+        x = draw_starts(start_key, samples, trained.shape)
+        path = path_of(sampler, path_key, times, times, samples)
         noise = None if path is None else jax.jit(store_path)(path, x)
-        if isinstance(method, Peer):
-            end = method.solver(network, x, noise)
+        if isinstance(run, Peer):
+            end = run.solver(network, x, noise)
         else:
-            own = courses.rungs_of(ladder, method.levels)
-            table = (method.table or SAMPLERS[name].table)(method.grid)
-            each: plan.Plan = method.plans[draw % len(method.plans)]
-            end = solve(own.levels, own.params, x, table, each, noise)
+            ladder = pick(trained, run.method.levels).ladder
+            steps = sampler.table(times, run.method.order)
+            end = solve(ladder, Problem(x, noise), steps, run.plans[draw % len(run.plans)])
         parts.append(np.asarray(end))
     return np.concatenate(parts)
 
 
-def told(rows: list[dict[str, Any]], each: Judged) -> dict[str, dict[str, float]]:
+def told(rows: Rows, run: Run | Peer) -> dict[str, dict[str, float]]:
     """The distances of a method: mean over seeds, half width of the 95 % interval."""
-    own = _of(rows, each)
+    own = _of(rows, run)
     return {metric: interval([row[metric] for row in own]) for metric in METRICS}
 
 
-def against_the_best_peer(
-    rows: list[dict[str, Any]], found: dict[tuple[str, float], Judged]
-) -> list[dict[str, Any]]:
+def against_the_best_peer(rows: Rows, found: Chosen) -> Rows:
     """ML-EM's distance less that of the peer with the least mean, seed by seed, at every cost.
 
     Below 0, with an interval that does not reach 0, ML-EM is closer to the data.
     """
     lines = []
-    for (family, cost), each in found.items():
+    for (group, cost), run in found.items():
         others = [(other, own) for (other, paid), own in found.items()
-                  if paid == cost and not other.startswith("ml-em")]  # fmt: skip
-        if not family.startswith("ml-em") or not others:
+                  if paid == cost and other not in OURS]  # fmt: skip
+        if group not in OURS or not others:
             continue
         for metric in METRICS:
             means = [np.mean([row[metric] for row in _of(rows, own)]) for _, own in others]
             best, peer = others[int(np.argmin(means))]
-            pairs = zip(_of(rows, each), _of(rows, peer), strict=True)
+            pairs = zip(_of(rows, run), _of(rows, peer), strict=True)
             gaps = [ours[metric] - theirs[metric] for ours, theirs in pairs]
-            lines.append({"ml-em": family, "cost": cost, "metric": metric, "best peer": best,
+            lines.append({"own": group, "cost": cost, "metric": metric, "best peer": best,
                           "difference": interval(gaps)})  # fmt: skip
     return lines
 
@@ -202,6 +188,6 @@ def verdict(line: dict[str, Any]) -> str:
     return f"{word} ({gap['mean']:+.2g} ± {gap['half_width']:.1g}, {line['best peer']})"
 
 
-def _of(rows: list[dict[str, Any]], each: Judged) -> list[dict[str, Any]]:
+def _of(rows: Rows, run: Run | Peer) -> Rows:
     return [row for row in rows
-            if row["method"] == each.name and row["parameters"] == each.parameters]  # fmt: skip
+            if (method_of(row), row["parameters"]) == (run.method, run.parameters)]  # fmt: skip

@@ -1,42 +1,33 @@
-"""What experiments.peers.compare compares, by name: the head before the first comma says which solver.
+"""What experiments.peers.compare compares, and which methods are one curve together.
 
 ML-EM stands on its own base (first order) and on those of its peers: their two-step table and their
 grid in the log-SNR.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from experiments.common import benchmark as courses
-from experiments.peers.compare import solvers as peer_solvers
-from experiments.common.benchmark import Course, Method, NoiseAlong
-from experiments.ours.sensitivities import Piloted, effects_on
-from experiments.paper.gates import families, stacked_logits
-from experiments.ladders.shipped import Ladder
+from experiments.common.benchmark import Benchmark, NoiseAlong, alone, errors_of, noise_of, payable
+from experiments.common.benchmark import rows_of as rows_of_run
+from experiments.common.curves import Rows
+from experiments.common.method import Method, Run, fields, method_of
+from experiments.common.samplers import SAMPLERS, coarse_grids
+from experiments.ladders.shipped import Trained, pick
+from experiments.ours.sensitivities import Piloted, measured_once
+from experiments.paper.gates import families
+from experiments.peers import solvers
 from experiments.peers.solvers import Network, Peer
-from experiments.quickstart import coarse_grids
-from experiments.common.samplers import SAMPLERS, two_step
-from mlem_jax import draws, plan
-from mlem_jax.evaluate import square_errors
-from mlem_jax.hold import open_first, trapezoid_plan
-from mlem_jax.stack import Stack, stack_shares
-from mlem_jax.steps import Grid
+from mlem_jax import draw_plan, draws, fit_budget, gates, plans
+from mlem_jax.grids import Grid
 
 PROCESSES = {"ddpm": "SDE", "ddim": "ODE"}
-FAMILIES = {
-    "first order": ("euler", "ddpm", "ddim", "diffrax euler"),
-    "dpm-solver": ("dpm-solver", "sde-dpm-solver", "two-step"),
-    "unipc": ("unipc",),
-    "diffrax heun": ("diffrax heun",),
-    "switch": ("switch", "switch on two-step"),
-    "ml-em of the paper": ("ml-em of the paper",),
-    "ml-em": ("ml-em", "ml-em on two-step"),
-    "ml-em stacked": ("ml-em stacked on two-step",),
-}
-"""Heads of names that are one curve together; those of ML-EM are the last three."""
+OURS = ("ML-EM of the paper", "ML-EM")
+PEERS = ("first order", "DPM-Solver++", "UniPC", "diffrax Heun", "switch")
+GROUPS = (*PEERS, *OURS)
+"""Methods that are one curve together, by `group_of`."""
 RATIOS = (0.25, 0.5, 0.75)
 """Share of the steps that a switch gives to the small network."""
 
@@ -52,7 +43,7 @@ class Asked(NamedTuple):
         early: levels a switch begins with.
         draws: of random plans.
         seed: of them.
-        pilot: where and on how many pictures the effects are measured.
+        pilot: where and on how many pictures the sensitivities are measured.
     """
 
     counts: tuple[int, ...]
@@ -65,143 +56,142 @@ class Asked(NamedTuple):
     pilot: Piloted
 
 
-def head(name: str) -> str:
-    """What a method is, whatever its grid and levels."""
-    return name.split(",")[0]
+def group_of(method: Method) -> str:
+    """The curve that a method is a part of, whatever its grid."""
+    if method.family == "ML-EM":
+        return "ML-EM" if method.draw == "midpoint" else "ML-EM of the paper"
+    if method.family == "switch":
+        return "switch"
+    if method.order == 1:
+        return "first order"
+    return "DPM-Solver++" if method.family == "top level" else method.family
 
 
-def methods_of(
-    name: str, ladder: Ladder, stack: Stack, fine: Grid, asked: Asked
-) -> list[Method | Peer]:
-    """All methods of one sampler."""
-    found: list[Method | Peer] = [*peers(name, fine, asked.counts)]
-    top = len(ladder.losses)
-    for count in asked.counts:
-        for kind, grid in coarse_grids(fine, count).items():
-            alone, own = [plan.full_plan(count, 1, 1)], {"steps": count}
-            found.append(Method(f"euler, {kind}", own, grid, alone, (top,)))
-            found.append(Method(f"two-step, {kind}", own, grid, alone, (top,), two_step(name)))
-    for count in asked.base_steps:
-        for kind, grid in coarse_grids(fine, count).items():
-            found += switches(name, ladder, grid, kind, asked)
-            found += multilevel(name, ladder, grid, kind, asked)
-            found += stacked(name, ladder, stack, grid, kind, asked)
+def in_groups(rows: Rows, *groups: str) -> Rows:
+    """The rows of some curves."""
+    return [row for row in rows if group_of(method_of(row)) in groups]
+
+
+def by_run(rows: Rows) -> dict[tuple[Method, str], Rows]:
+    """The rows of each point, of all its draws."""
+    found: dict[tuple[Method, str], Rows] = {}
+    for row in rows:
+        found.setdefault(name_of(method_of(row), row["parameters"]), []).append(row)
     return found
 
 
-def peers(name: str, fine: Grid, counts: tuple[int, ...]) -> Iterator[Peer]:
+def name_of(method: Method, parameters: dict[str, Any]) -> tuple[Method, str]:
+    """What tells one point from the others."""
+    return method, str(parameters)
+
+
+def all_methods(name: str, trained: Trained, fine: Grid, asked: Asked) -> list[Run | Peer]:
+    """Everything that is compared for one sampler."""
+    coarse, top = partial(coarse_grids, fine), len(trained.ladder)
+    found: list[Run | Peer] = [*peers(name, fine, asked.counts, top)]
+    for order in (1, 2):
+        found += alone(trained, asked.counts, coarse, order=order)
+    for count in asked.base_steps:
+        for kind, times in coarse(count).items():
+            found += switches(top, times, kind, asked)
+            found += multilevel(name, trained, times, kind, asked)
+    return found
+
+
+def peers(name: str, fine: Grid, counts: tuple[int, ...], top: int) -> Iterator[Peer]:
     """The solvers of other projects, on their own even timesteps and on the log-SNR grid."""
+    noisy = SAMPLERS[name].noisy
     for count in counts:
-        own = {"steps": count}
-        noisy = SAMPLERS[name].noisy
+        steps = {"steps": count}
         if not noisy and (len(fine) - 1) % count == 0:
-            even = peer_solvers.even_grid(fine, count)
-            yield Peer("ddim, uniform", own, even, count, peer_solvers.ddim(fine, count))
-        for kind, grid in coarse_grids(fine, count).items():
-            dpm_solver = peer_solvers.dpm_solver(fine, grid, noisy=noisy)
+            even, ddim = solvers.even_grid(fine, count), solvers.ddim(fine, count)
+            yield Peer(Method("DDIM", (top,)), steps, even, count, ddim)
+        for kind, times in coarse_grids(fine, count).items():
+            first = partial(Method, levels=(top,), grid=kind, order=1)
+            second = partial(Method, levels=(top,), grid=kind, order=2)
             if noisy:
-                ddpm = peer_solvers.ddpm(fine, grid)
-                yield Peer(f"ddpm, {kind}", own, grid, count, ddpm)
-                yield Peer(f"sde-dpm-solver, {kind}", own, grid, count, dpm_solver)
+                yield Peer(first("DDPM"), steps, times, count, solvers.ddpm(fine, times))
+            dpm_solver = solvers.dpm_solver(fine, times, noisy=noisy)
+            yield Peer(second("DPM-Solver++"), steps, times, count, dpm_solver)
+            if noisy:
                 continue
-            yield Peer(f"dpm-solver, {kind}", own, grid, count, dpm_solver)
-            yield Peer(f"unipc, {kind}", own, grid, count, peer_solvers.unipc(fine, grid))
-            euler = peer_solvers.diffrax_euler(grid)
-            yield Peer(f"diffrax euler, {kind}", own, grid, count, euler, compiled=True)
+            yield Peer(second("UniPC"), steps, times, count, solvers.unipc(fine, times))
+            euler = solvers.diffrax_euler(times)
+            yield Peer(first("diffrax Euler"), steps, times, count, euler, compiled=True)
             if (half := (count + 1) // 2) >= 3:
                 shorter = coarse_grids(fine, half)[kind]
-                heun = peer_solvers.diffrax_heun(shorter)
-                yield Peer(f"diffrax heun, {kind}", {"steps": half}, shorter, 2 * half - 1, heun,
+                heun = solvers.diffrax_heun(shorter)
+                yield Peer(second("diffrax Heun"), {"steps": half}, shorter, 2 * half - 1, heun,
                            compiled=True)  # fmt: skip
 
 
-def switches(name: str, ladder: Ladder, grid: Grid, kind: str, asked: Asked) -> Iterator[Method]:
+def switches(top: int, times: Grid, kind: str, asked: Asked) -> Iterator[Run]:
     """From a smaller level to the top, at several ratios, of first and of second order."""
-    count, top = len(grid) - 1, len(ladder.losses)
+    count = len(times) - 1
     for early in asked.early:
         for ratio in RATIOS:
-            at = round(ratio * count)
-            each = [plan.switch_plan(count, 2, at, early=1, late=2)]
-            own, both = {"ratio": ratio, "base": count}, (early, top)
-            yield Method(f"switch, level {early}, {kind}", own, grid, each, both)
-            two = f"switch on two-step, level {early}, {kind}"
-            yield Method(two, own, grid, each, both, two_step(name))
+            plan = plans.switch(count, 2, round(ratio * count), early=1, late=2)
+            for order in (1, 2):
+                method = Method("switch", (early, top), kind, order)
+                yield Run(method, {"ratio": ratio, "base": count}, times, [plan])
 
 
-def multilevel(name: str, ladder: Ladder, grid: Grid, kind: str, asked: Asked) -> Iterator[Method]:
+def multilevel(name: str, trained: Trained, times: Grid, kind: str, asked: Asked) -> Iterator[Run]:
     """The paper's gates and draws on all levels; pilot gates and even draws on few of them."""
-    count, few = len(grid) - 1, courses.rungs_of(ladder, asked.few)
-    effects = effects_on(name, few, asked.few, grid, asked.pilot)
-    papers = families(ladder, count, np.ones((count, len(ladder.losses))))["inverse cost"]
-    pilot, two = families(few, count, effects)["pilot"], two_step(name)
+    count, few, sampler = len(times) - 1, pick(trained, asked.few), SAMPLERS[name]
+    steps, second = sampler.table(times), sampler.table(times, 2)
+    every = tuple(range(1, len(trained.ladder) + 1))
+    by_cost = gates.keep_open(gates.inverse_cost(trained.ladder.costs))
+    pilot = families(few, measured_once(name, trained, asked.few, steps, asked.pilot))["pilot"]
     keys = jax.random.split(jax.random.key(asked.seed + 1), asked.draws)
+    papers = Method("ML-EM", every, kind, 1, "inverse cost", "independent", "impulse")
+    ours = Method("ML-EM", asked.few, kind, 1, "pilot", "midpoint", "impulse")
     for budget in asked.budgets:
-        own = {"budget": budget, "base": count}
-        if courses.payable(ladder, count, budget):
-            logits = plan.fit_budget(papers, ladder.levels.costs, budget)
-            drawn = [plan.draw_plan(draws.independent, logits, key) for key in keys]
-            yield Method(f"ml-em of the paper, {kind}", own, grid, drawn)
-        if courses.payable(few, count, budget):
-            logits = plan.fit_budget(pilot, few.levels.costs, budget)
-            middle = plan.draw_plan(draws.midpoint, logits, None)
-            yield Method(f"ml-em, {kind}", own, grid, [middle], asked.few)
-            fires = open_first(draws.midpoint(None, logits))
-            held = trapezoid_plan(fires, two(grid))
-            yield Method(f"ml-em on two-step, {kind}", own, grid, [held], asked.few, two)
-
-
-def stacked(
-    name: str, ladder: Ladder, stack: Stack, grid: Grid, kind: str, asked: Asked
-) -> Iterator[Method]:
-    """The stacked ladder of all levels, held, on the two-step table."""
-    count, table = len(grid) - 1, SAMPLERS[name].table(grid)
-    shares = stack_shares(stack, table.t)
-    effects, two = effects_on(name, ladder, (), grid, asked.pilot), two_step(name)
-    for budget in asked.budgets:
-        if courses.payable(ladder, count, budget):
-            logits = stacked_logits(ladder, effects, shares, budget)
-            fires = open_first(draws.midpoint(None, logits))
-            held = trapezoid_plan(fires, two(grid), shares)
-            own = {"budget": budget, "base": count}
-            title = f"ml-em stacked on two-step, {kind}"
-            yield Method(title, own, grid, [held], (), two, "stacked top")
+        own, costs = {"budget": budget, "base": count}, trained.ladder.costs
+        if payable(costs, count, budget):
+            logits = fit_budget(by_cost, steps.t, costs, budget, draw=draws.independent)
+            drawn = [draw_plan(draws.independent, logits, key) for key in keys]
+            yield Run(papers, own, times, drawn)
+        costs = few.ladder.costs
+        if payable(costs, count, budget):
+            logits = fit_budget(pilot, steps.t, costs, budget, draw=draws.midpoint)
+            yield Run(ours, own, times, [draw_plan(draws.midpoint, logits, None)])
+            openings = plans.open_first(draws.midpoint.openings(None, logits))
+            held = plans.trapezoid(openings, second)
+            yield Run(ours._replace(order=2, weights="trapezoid"), own, times, [held])
 
 
 def kept_noise() -> NoiseAlong:
-    """`courses.noise_of`, each grid's drawn once: most methods share a grid with others."""
+    """`noise_of`, each grid's drawn once: most methods share a grid with others."""
     kept: dict[bytes, jax.Array | None] = {}
 
-    def noise_along(course: Course, grid: Grid) -> jax.Array | None:
-        own = grid.tobytes()
-        if own not in kept:
-            kept[own] = courses.noise_of(course, grid)
+    def noise_along(benchmark: Benchmark, times: Grid) -> jax.Array | None:
+        if (own := times.tobytes()) not in kept:
+            kept[own] = noise_of(benchmark, times)
         return kept[own]
 
     return noise_along
 
 
 def rows_of(
-    method: Method | Peer,
-    ladder: Ladder,
+    run: Run | Peer,
+    trained: Trained,
     network: Network,
-    judged: Course,
+    judged: Benchmark,
     noise_along: NoiseAlong,
-) -> list[dict[str, Any]]:
-    """Rows as `courses.rows_of` makes them, for peers too."""
-    if isinstance(method, Method):
-        return courses.rows_of(method, ladder, judged, None, noise_along)
-    noise = noise_along(judged, method.grid)
-    end, seconds = peer_solvers.timed(method, network, judged.x, noise)
-    errors = np.asarray(square_errors(end, judged.references["top"]))
+) -> Rows:
+    """Rows as `benchmark.rows_of` makes them, for peers too."""
+    if isinstance(run, Run):
+        return rows_of_run(run, trained, judged, None, noise_along)
+    end, seconds = solvers.timed(run, network, judged.x, noise_along(judged, run.times))
     return [{
         "sampler": judged.sampler,
-        "method": method.name,
-        "draw": 0,
-        "parameters": method.parameters,
-        "evaluations": [0] * (len(ladder.losses) - 1) + [method.evaluations],
-        "cost": float(method.evaluations),
-        "mse": float(errors.mean()),
-        "picture_errors": [float(f"{error:.4g}") for error in errors],
+        **fields(run.method),
+        "parameters": run.parameters,
+        "number": 0,
+        "evaluations": [0] * (len(trained.ladder) - 1) + [run.evaluations],
+        "cost": float(run.evaluations),
+        **errors_of(end, judged),
         "seconds": seconds,
         "best": False,
     }]  # fmt: skip

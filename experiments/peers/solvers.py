@@ -4,7 +4,7 @@ A scheduler of diffusers is a step from one prediction to the next state; the lo
 only (x, t, prediction) cross between JAX and PyTorch. Its training steps are the points of our fine
 grid, so any coarse grid of ours is a list of its timesteps, and `alphas_cumprod` is our process's
 alpha^2. The pure noise at t = 1 has no finite log-SNR and gets `FLOOR`, far below what a picture
-shows. Noise is handed over, in the clock of `noise.snr_clock`: a coarse step is driven by what the
+shows. Noise is handed over, in the clock of `steps.snr_clock`: a coarse step is driven by what the
 fine ones it covers are driven by. diffrax integrates the probability-flow ODE in our time.
 """
 
@@ -19,9 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.ladders.shipped import PROCESS, Ladder
+from experiments.common.method import Method
+from experiments.ladders.shipped import PROCESS
+from mlem_jax import Ladder
+from mlem_jax.grids import Grid, schedules
 from mlem_jax.process import convert, predict_data, predict_velocity
-from mlem_jax.steps import Grid, schedules
 from mlem_jax.types import Scalar, State
 
 FLOOR = 1e-12
@@ -41,17 +43,17 @@ class Peer(NamedTuple):
     """A solver of another project, with the times it steps through.
 
     Attributes:
-        name: shared by the points of one curve.
-        parameters: what distinguishes the points.
-        grid: the times.
+        method: whose point it is; its family says which solver.
+        parameters: what distinguishes the points of a curve.
+        times: the grid.
         evaluations: of the network.
         solver: what does it.
         compiled: whether it is one program, of which only a second run is without compilation.
     """
 
-    name: str
+    method: Method
     parameters: dict[str, Any]
-    grid: Grid
+    times: Grid
     evaluations: int
     solver: Solver
     compiled: bool = False
@@ -70,7 +72,7 @@ def versions() -> dict[str, str]:
 
 def top_network(ladder: Ladder) -> Network:
     """The top level of a ladder."""
-    return Network(jax.jit(ladder.levels.drifts[-1]), ladder.params[-1])
+    return Network(jax.jit(ladder.drifts[-1]), ladder.params[-1])
 
 
 def timed(
@@ -94,7 +96,7 @@ def ddim(fine: Grid, count: int) -> Solver:
 
 
 def even_grid(fine: Grid, count: int) -> Grid:
-    """Every so manyth point of the fine grid.
+    """`count` steps of equally many fine ones each.
 
     Raises:
         ValueError: if `count` does not divide the fine steps.
