@@ -250,7 +250,7 @@ def check_logits(logits: Logits) -> None:
 def _scaled(rates: Callable[[PerStep], Any]) -> Gates:
     def logits(theta: Any, t: PerStep, scale: Scale = 1.0) -> Logits:
         del theta
-        if not isinstance(scale, Tracer) and not (scale >= 0 and math.isfinite(scale)):
+        if not isinstance(scale, Tracer) and not (scale > 0 and math.isfinite(scale)):
             raise ValueError(f"expected a scale above 0, got {scale}")
         # A gate that can never open would have an infinite weight.
         p = jnp.clip(scale * jnp.asarray(rates(t), jnp.result_type(float)), 1e-12, 1.0)
