@@ -1,14 +1,17 @@
 """Names for the arrays and functions that the modules hand to each other; no logic."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Shaped
 
 Params: TypeAlias = Any
 """A pytree of arrays; for a ladder, a tuple with one such pytree per level."""
 
-State: TypeAlias = PyTree[Shaped[Array, "..."]]
+if TYPE_CHECKING:
+    State: TypeAlias = Any  # A checker knows nothing of PyTree.
+else:
+    State: TypeAlias = PyTree[Shaped[Array, "..."]]
 """What moves: a pytree of arrays of one floating dtype, mostly a single array [batch, ...]."""
 
 Condition: TypeAlias = Any

@@ -89,5 +89,5 @@ def test_a_state_that_outgrows_its_dtype_is_blamed_on_none():
     ladder = Ladder((lambda params, x, t: params * x,), (jnp.float32(1.0),))
     problem = Problem(jnp.ones((2, 3), jnp.float32))
     steps = STEPS._replace(noise=jnp.zeros(12), gain=jnp.full(12, 1e6))
-    with pytest.raises(FloatingPointError, match="the state is not finite after step 6, .*grown"):
+    with pytest.raises(FloatingPointError, match=r"the state is not finite after step 6, .*grown"):
         solve_checked(ladder, problem, steps, plans.full(12, 1, 1))

@@ -93,7 +93,7 @@ def test_importing_needs_no_library_for_networks():
 
 SCRIPT = """
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 import mlem_jax as mlem
 
@@ -102,9 +102,9 @@ def drift(params: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
     return -params * x * t
 
 
-ladder = mlem.Ladder((drift, drift), (jnp.asarray(0.9), jnp.asarray(1.0)), (1.0, 8.0))
+ladder = mlem.Ladder((drift, drift), (0.9, 1.0), (1.0, 8.0))
 steps = mlem.steps.euler_maruyama(mlem.grids.uniform_grid(0.0, 1.0, 50), lambda t: 0.1 + t)
-samples = jnp.arange(8)
+samples = np.arange(8)
 x = mlem.draw_starts(jax.random.key(0), samples, (3,))
 problem = mlem.Problem(x, mlem.brownian_path(jax.random.key(1), steps, samples=samples))
 draw = mlem.draws.midpoint

@@ -131,7 +131,7 @@ def test_a_network_that_takes_training_steps_is_a_level_of_a_discrete_process():
     def network(params, x, i, shift):
         return params * x * i + shift[:, None]
 
-    level = pr.at_steps(network)
+    level = lv.at_steps(network)
     found = level(2.0, X, jnp.asarray(7.0), jnp.array([1.0, 2.0]))
     np.testing.assert_allclose(found, 12 * X + jnp.array([[1.0], [2.0]]), atol=1e-12)
 
@@ -156,7 +156,8 @@ def test_costs_are_measured_by_time_and_by_flops():
 def test_costs_never_fall():
     assert never_falling((3.0, 1.0, 2.0, 2.0, 5.0)) == (1.0, 1.0, 2.0, 2.0, 5.0)
     x, t, matrix = jnp.ones((200, 200)), jnp.asarray(0.5), jnp.eye(200)
-    twice = Ladder((lambda params, x, t: light(params, light(params, x, t), t), light), (matrix,) * 2)
+    both = (lambda params, x, t: light(params, light(params, x, t), t), light)
+    twice = Ladder(both, (matrix,) * 2)
     measured = measure_costs(twice, x, t, evaluations=3, repeats=3).costs
     for costs in (measured, count_flops(twice, x, t)):
         assert 0 < costs[0] <= costs[1]

@@ -114,7 +114,7 @@ def test_raw_keys_are_keys():
         increments(brownian_path(KEY, FINE, samples=jnp.arange(3)), jnp.zeros(3)),
     )
     for wrong in (0, None):
-        with pytest.raises(TypeError, match="expected a key, as jax.random.key"):
+        with pytest.raises(TypeError, match=r"expected a key, as jax.random.key"):
             brownian_path(wrong, FINE, samples=jnp.arange(3))
 
 

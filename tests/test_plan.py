@@ -314,7 +314,9 @@ def test_tables_that_do_not_fit_are_refused():
 
 
 def test_budgets_that_cannot_be_met_are_refused():
-    def fit(budget, family=gates.inverse_cost(COSTS), **others):
+    inverse = gates.inverse_cost(COSTS)
+
+    def fit(budget, family=inverse, **others):
         return plans.fit_budget(family, TIMES, COSTS, budget, draw=draws.midpoint, **others)
 
     for wrong in (1e6, -1.0, float("nan")):

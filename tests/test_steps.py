@@ -142,12 +142,12 @@ def test_strong_order_with_additive_noise_is_one(noise):
 @given(start=st.floats(0.2, 0.99), end=st.floats(0.001, 0.19), count=st.integers(1, 60))
 @settings(deadline=None, max_examples=30)
 def test_grids_have_their_ends_and_fall(start, end, count):
-    grids = (
+    made = (
         grids.uniform_grid(start, end, count),
         grids.log_snr_grid(COSINE, start, end, count),
         grids.karras_grid(COSINE, start, end, count),
     )
-    for grid in grids:
+    for grid in made:
         assert len(grid) == count + 1
         assert grid[0] == start
         assert grid[-1] == end

@@ -125,7 +125,7 @@ def _segment(
     carry: Carry,
     table: Table,
     problem: Problem,
-    start: int,
+    start: Int[Array, ""] | int,
 ) -> Carry:
     def body(carry: Carry, n: Int[Array, ""]) -> tuple[Carry, None]:
         row = jax.tree.map(lambda column: column[n], table)
