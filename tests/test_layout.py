@@ -160,7 +160,7 @@ openings = m.plans.open_first(m.draws.midpoint.openings(None, logits))
 two = m.steps.dpm_solver_2m(process, grid)
 m.solve(ladder, problem, two, m.plans.trapezoid(openings, two))
 m.plans.hold(openings, steps), m.plans.remember(openings, (2, 1))
-for family in (m.gates.log_linear((1.0, 0.5)), m.gates.piecewise_linear((1.0, 0.5), (0.0, 1.0)),
+for family in (m.gates.log_linear((1.0, 0.5)), m.gates.piecewise_linear([1.0, 0.5], (0.0, 1.0)),
                m.gates.constant((1.0, 0.5)), m.gates.theory(ladder.costs, gamma=2.0)):
     m.draw_plan(m.draws.midpoint, family.logits(family.init(), steps.t), None)
 m.measure_costs(ladder, problem.x, steps.t[0], evaluations=2, repeats=1)
