@@ -9,8 +9,7 @@ results/closeness.json and .png.
 """
 
 import dataclasses
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,21 +20,16 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments.common import benchmark as courses
-from experiments.common import runs
+from experiments.common import benchmark, runs, tiny
+from experiments.common.benchmark import Benchmark
+from experiments.common.curves import Rows, by_method, curve, recorded, told_recorded
+from experiments.common.method import Method, Run, fields, method_of, select
+from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
+from experiments.ladders.shipped import SHIPPED, Trained, load
 from experiments.ours.compare_draws import ALONE
-from experiments.common.benchmark import Course, Method
-from experiments.common.curves import curve, recorded, told_recorded
-from experiments.ours.draw_methods import second_order_alone
-from experiments.ladders.shipped import SHIPPED, Ladder, load
-from experiments.common.machine import provenance
-from experiments.quickstart import coarse_grids
-from experiments.common.samplers import SAMPLERS, two_step
-from mlem_jax import draws, gates, plan, steps
+from mlem_jax import Ladder, draws, gates, grids, plans
 from mlem_jax.frontier import ratio
-from mlem_jax.hold import open_first, trapezoid_plan
-from mlem_jax.levels import Levels
-from mlem_jax.steps import Grid, Steps
+from mlem_jax.grids import Grid
 from mlem_jax.types import Params, Scalar, State
 
 matplotlib.use("Agg")
@@ -67,6 +61,8 @@ class Settings:
     """Evaluations of the top level in them."""
     seed: int = 0
     """Of the starts and the Brownian paths."""
+    tiny: bool = False
+    """On a random ladder, to see in a minute that it runs."""
     runs: Path = Path("runs/closeness")
     """Rows as they come, resumed if they are there."""
     rows: Path | None = None
@@ -77,120 +73,126 @@ class Settings:
 
 def main(settings: Settings) -> None:
     """Run all that is not in the log yet; then summarise, write and draw."""
+    with tiny.settings_of(settings, small) as own:
+        run(own)
+
+
+def small(settings: Settings, folder: Path) -> Settings:
+    """What `--tiny` runs."""
+    return dataclasses.replace(
+        settings, ladder=tiny.random_ladder(folder / "ladder"), lower=1, samplers=("ddim",),
+        left=(1.0, 0.0), images=2, reference_steps=24, base_steps=(12,), openings=(2, 6),
+        runs=folder / "runs",
+    )  # fmt: skip
+
+
+def run(settings: Settings) -> None:
+    """As `main`, of settings that are meant."""
     console = Console(width=110)
     if settings.rows:
-        result = runs.measured_before(settings.rows, "experiments.ours.closeness")
+        result = runs.measured_before(settings.rows, settings)
     else:
         result = measure(settings, console)
     for name, own in result["samplers"].items():
         own["ratios"] = ratios_of(own["rows"])
         console.print(shown(name, own["ratios"]))
-    settings.out.mkdir(parents=True, exist_ok=True)
-    (settings.out / "closeness.json").write_text(json.dumps(result, indent=1) + "\n")
-    draw_ratios(str(settings.out / "closeness.png"), result["samplers"])
-    console.print(f"wrote {settings.out}/closeness.json and .png")
+    runs.finish("closeness", settings, result,
+                partial(draw_ratios, samplers=result["samplers"]), console=console)  # fmt: skip
 
 
 def measure(settings: Settings, console: Console) -> dict[str, Any]:
-    """The rows of all samplers, and what they hang on."""
-    ladder = load(settings.ladder)
-    determining = {name: value for name, value in runs.recorded(settings).items()
-                   if name not in ("runs", "rows", "out", "samplers")}  # fmt: skip
-    runs.check_settings(settings.runs, determining | {"costs": ladder.levels.costs})
-    return {
-        **provenance("experiments.ours.closeness"),
-        "settings": determining,
-        "samplers": {name: {"ratios": [], "rows": compare(name, ladder, settings, console)}
-                     for name in settings.samplers},
-    }  # fmt: skip
+    """The rows of all samplers."""
+    trained = load(settings.ladder)
+    runs.check_settings(settings.runs, runs.recorded(settings) | {"costs": trained.ladder.costs})
+    return {"samplers": {name: {"ratios": [], "rows": compare(name, trained, settings, console)}
+                         for name in settings.samplers}}  # fmt: skip
 
 
-def compare(
-    name: str, ladder: Ladder, settings: Settings, console: Console
-) -> list[dict[str, Any]]:
+def compare(name: str, trained: Trained, settings: Settings, console: Console) -> Rows:
     """The rows of one sampler; those of a ladder tell what is left of its distance."""
-    fine = courses.fine_grid(settings.reference_steps)
+    fine = fine_grid(settings.reference_steps)
 
     @cache
-    def judged() -> tuple[Course, None]:
-        def targets(table: Steps) -> dict[str, plan.Plan]:
-            return {"top": courses.top_target(table, ladder)}
+    def judged() -> Benchmark:
+        samples = benchmark.part_of(0, settings.images)
+        return benchmark.make_benchmark(name, trained, fine, samples, settings.seed)
 
-        samples = courses.part_of(0, settings.images)
-        return courses.course_of(name, ladder, fine, samples, settings.seed, targets), None
+    def judge(own: Trained) -> Callable[[Run], Rows]:
+        return partial(benchmark.rows_of, trained=own, judged=judged())
 
     counts = [count for count in ALONE if count < settings.reference_steps]
     alone = [
-        *courses.euler_maruyama(ladder, counts, partial(coarse_grids, fine), lower=False),
-        *second_order_alone(name, ladder, counts, fine),
+        own
+        for order in (1, 2)
+        for own in benchmark.alone(trained, counts, partial(coarse_grids, fine), order=order)
     ]
-    rows = courses.run_missing(
-        settings.runs / f"{name}_alone.jsonl", ladder, alone, judged, console
-    )
+    log = settings.runs / f"{name}_alone.jsonl"
+    rows = benchmark.measure_missing(log, alone, partial(judge, trained), console)
     for left in settings.left:
         log = settings.runs / f"{name}_{left:g}.jsonl"
-        moved = closer(ladder, settings.lower, left)
-        methods = list(multilevel(name, settings, fine))
-        own = courses.run_missing(log, moved, methods, judged, console)
+        wanted = multilevel(name, len(trained.ladder), settings, fine)
+        moved = closer(trained, settings.lower, left)
+        own = benchmark.measure_missing(log, wanted, partial(judge, moved), console)
         rows += [row | {"left": left} for row in own]
     return rows
 
 
-def ratios_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def ratios_of(rows: Rows) -> list[dict[str, Any]]:
     """What others cost at equal error over every method, for every distance that is left."""
     alone = [row for row in rows if "left" not in row]
-    others = {
-        kind: [point for each in names_of(alone) if each.startswith(start)
-               for point in curve(alone, each, "median")]
-        for kind, start in zip(OTHERS, ("Euler", "second"), strict=True)
-    }  # fmt: skip
+    ladders = [row for row in rows if "left" in row]
+    others = {kind: curve(select(alone, order=order), "median")
+              for order, kind in enumerate(OTHERS, 1)}  # fmt: skip
     found = []
-    for left in dict.fromkeys(row["left"] for row in rows if "left" in row):
-        own = [row for row in rows if row.get("left") == left]
-        for method in names_of(own):
-            points = curve(own, method, "median")
+    for left in dict.fromkeys(row["left"] for row in ladders):
+        for method, own in by_method(select(ladders, left=left)).items():
+            points = curve(own, "median")
             told = {other: recorded(ratio(points, theirs)) for other, theirs in others.items()}
-            found.append({"left": left, "method": method, **told})
+            found.append({"left": left, **fields(method), **told})
     return found
 
 
-def names_of(rows: list[dict[str, Any]]) -> list[str]:
-    """Methods in the order in which they were run."""
-    return list(dict.fromkeys(row["method"] for row in rows))
-
-
-def closer(ladder: Ladder, lower: int, left: float) -> Ladder:
-    """The lower level and the top, the lower one moved to F + s (f - F) at its old price."""
-    low, top = ladder.levels.drifts[lower - 1], ladder.levels.drifts[-1]
+def closer(trained: Trained, lower: int, left: float) -> Trained:
+    """The same ladder with one level moved to F + s (f - F), at its old price."""
+    ladder, place = trained.ladder, lower - 1
+    low, top = ladder.drifts[place], ladder.drifts[-1]
 
     def moved(params: Params, x: State, t: Scalar) -> State:
         own, above, kept = params
         near = top(above, x, t)
         return near + kept.astype(x.dtype) * (low(own, x, t) - near)
 
-    levels = Levels((moved, top), (ladder.levels.costs[lower - 1], ladder.levels.costs[-1]))
-    own = (ladder.params[lower - 1], ladder.params[-1], jnp.asarray(left))
-    losses = (ladder.losses[lower - 1], ladder.losses[-1])
-    return Ladder(levels, (own, ladder.params[-1]), losses, ladder.shape)
+    drifts, params = list(ladder.drifts), list(ladder.params)
+    drifts[place] = moved
+    params[place] = (params[place], params[-1], jnp.asarray(left))
+    return trained._replace(ladder=Ladder(tuple(drifts), tuple(params), ladder.costs))
 
 
-def multilevel(name: str, settings: Settings, fine: Grid) -> Iterator[Method]:
+def multilevel(name: str, top: int, settings: Settings, fine: Grid) -> Iterator[Run]:
     """The lower level at every step, the top now and then: impulses, and straight lines."""
+    impulse = Method(
+        "ML-EM", (settings.lower, top), "uniform", 1, "constant", "midpoint", "impulse"
+    )
     for count in settings.base_steps:
-        base = steps.subgrid(fine, courses.fine_grid(count))
-        two = two_step(name)
+        times = grids.subgrid(fine, fine_grid(count))
         for openings in settings.openings:
             if openings > 0.7 * count:
                 continue
-            logits = gates.constant_gates((1.0, openings / count), count)
-            fires = draws.midpoint(None, logits)
+            steps = SAMPLERS[name].table(times)
+            logits = gates.constant((1.0, openings / count)).logits((), steps.t)
+            opened = plans.open_first(draws.midpoint.openings(None, logits))
             parameters = {"openings": openings, "base": count}
-            middle = plan.draw_plan(draws.midpoint, logits, None)
-            held = trapezoid_plan(open_first(fires), two(base))
-            first = trapezoid_plan(open_first(fires), SAMPLERS[name].table(base))
-            yield Method("midpoint", parameters, base, [middle])
-            yield Method("trapezoid", parameters, base, [first])
-            yield Method("trapezoid, second-order base", parameters, base, [held], (), two)
+            middle = plans.draw_plan(draws.midpoint, logits, None)
+            yield Run(impulse, parameters, times, [middle])
+            for order in (1, 2):
+                method = impulse._replace(order=order, weights="trapezoid")
+                held = plans.trapezoid(opened, SAMPLERS[name].table(times, order))
+                yield Run(method, parameters, times, [held])
+
+
+def short(method: Method) -> str:
+    """How a plan uses the evaluations of the top level."""
+    return method.weights + ", second order" * (method.order == 2)
 
 
 def shown(name: str, ratios: list[dict[str, Any]]) -> Table:
@@ -200,26 +202,27 @@ def shown(name: str, ratios: list[dict[str, Any]]) -> Table:
         "method",
         *OTHERS,
         title=name.upper(),
-        caption="cost of the top level alone at equal error over the ladder's own",
+        caption="cost of the top level alone at equal error over that of the ladder",
     )
     for line in ratios:
         told = [told_recorded(line[other]) for other in OTHERS]
-        table.add_row(f"{line['left']:g}", line["method"], *told)
+        table.add_row(f"{line['left']:g}", short(method_of(line)), *told)
     return table
 
 
-def draw_ratios(file: str, samplers: dict[str, Any]) -> None:
-    """Ratios against the share of the distance left, one panel a sampler; bounds as triangles."""
+def draw_ratios(file: Path, samplers: dict[str, Any]) -> None:
+    """Ratios against the share of the distance left, one panel per sampler; bounds as triangles."""
     figure, axes = plt.subplots(
         1, len(samplers), figsize=(6 * len(samplers), 4), sharey=True, squeeze=False
     )
     for axis, (name, own) in zip(axes[0], samplers.items(), strict=True):
-        for number, method in enumerate(names_of(own["ratios"])):
-            lines = [line for line in own["ratios"] if line["method"] == method]
+        for number, (method, lines) in enumerate(by_method(own["ratios"]).items()):
             for other, style in zip(OTHERS, ("-", ":"), strict=True):
                 told = [(line["left"], line[other]) for line in lines if line[other]]
-                axis.loglog([left for left, _ in told], [number_of(each) for _, each in told],
-                            style, color=f"C{number}", label=f"{method}; {other}")  # fmt: skip
+                shown, name = [number_of(each) for _, each in told], f"{short(method)}; {other}"
+                axis.loglog(
+                    [left for left, _ in told], shown, style, color=f"C{number}", label=name
+                )
                 for left, each in told:
                     marker = {"at most": "v", "at least": "^"}.get(each["bound"], "o")
                     axis.loglog(left, number_of(each), marker, color=f"C{number}", markersize=5)

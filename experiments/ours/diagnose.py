@@ -1,14 +1,14 @@
 """Is my ladder any good? Differences, gamma, which levels to keep, gates, and a check of them.
 
-One call of `mlem_jax.diagnose` a sampler, on any ladder that `experiments.ladders.ship` wrote, with
-the top level alone on coarser grids along the same paths beside it. Prints tables and sentences
-after the manner of multilevel Monte Carlo; writes results/diagnose.json and results/diagnose.png.
+One call of `mlem_jax.diagnose` per sampler, on any ladder that `experiments.ladders.ship` wrote,
+with the top level alone on coarser grids along the same paths beside it. Prints tables and
+sentences after the manner of multilevel Monte Carlo; writes results/diagnose.json and .png.
 """
 
 import dataclasses
-import json
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,18 +20,15 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments.common import runs
-from experiments.ladders.shipped import PROCESS, SHIPPED, Ladder, load, relative_costs
-from experiments.common.machine import provenance
-from experiments.common.samplers import SAMPLERS, path_of
-from mlem_jax import steps
-from mlem_jax.diagnose import Diagnosis, diagnose
-from mlem_jax.gates import probabilities
-from mlem_jax.levels import Levels, measure_costs
-from mlem_jax.noise import draw_starts
+from experiments.common import runs, tiny
+from experiments.common.samplers import SAMPLERS, fine_grid, path_of
+from experiments.ladders.shipped import SHIPPED, Trained, load, relative_costs
+from mlem_jax import Problem, Steps, diagnose, draw_starts, grids, measure_costs
+from mlem_jax.diagnosis import Diagnosis
+from mlem_jax.diagnosis.report import alone_rows, ladder_rows, level_rows, sentences
+from mlem_jax.gates import to_probabilities
+from mlem_jax.grids import Grid
 from mlem_jax.problem import Noise
-from mlem_jax.report import alone_rows, ladder_rows, level_rows, sentences
-from mlem_jax.steps import Grid, Steps
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -43,7 +40,7 @@ from matplotlib.ticker import NullFormatter
 class Settings:
     """Diagnose a ladder: what its levels are worth, and what multilevel sampling gains with it."""
 
-    checkpoint: Path = SHIPPED
+    ladder: Path = SHIPPED
     """Folder of trained levels, as experiments.ladders.ship writes it."""
     samplers: tuple[Literal["ddpm", "ddim"], ...] = ("ddpm", "ddim")
     """What draws the pictures."""
@@ -54,16 +51,16 @@ class Settings:
     """Pictures that are measured on."""
     base_steps: int = 100
     """Steps of the sampler; the reference takes them all with the top level."""
-    shares: tuple[float, ...] = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
+    fractions: tuple[float, ...] = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
     """Of these steps, at which the top level alone is judged."""
-    stretches: int = 16
-    """Of steps with one effect each."""
+    bins: int = 16
+    """Of time, with one sensitivity each."""
     draws: int = 16
     """Plans that are run to check the prediction."""
     measure: bool = False
     """Costs measured here instead of those stored with the ladder."""
     tiny: bool = False
-    """Two pictures and few steps, to see in seconds that it runs."""
+    """On a random ladder, to see in a minute that it runs."""
     seed: int = 11
     """Of the starts, the paths, the disturbed steps and the gates."""
     out: Path = Path("results")
@@ -72,61 +69,59 @@ class Settings:
 
 def main(settings: Settings) -> None:
     """Diagnose with every sampler, print, write."""
-    if settings.tiny:
-        settings = dataclasses.replace(
-            settings, images=2, base_steps=8, shares=(0.5,), stretches=2, draws=2
-        )
+    with tiny.settings_of(settings, small) as own:
+        run(own)
+
+
+def small(settings: Settings, folder: Path) -> Settings:
+    """What `--tiny` runs."""
+    return dataclasses.replace(
+        settings, ladder=tiny.random_ladder(folder / "ladder"), samplers=settings.samplers[:1],
+        images=2, base_steps=8, fractions=(0.5,), bins=2, draws=2,
+    )  # fmt: skip
+
+
+def run(settings: Settings) -> None:
+    """As `main`, of settings that are meant."""
     console = Console(width=120)
-    ladder = load(settings.checkpoint)
+    trained = load(settings.ladder)
     if settings.measure:
-        ladder = measured(ladder, settings)
-    result: dict[str, Any] = {
-        **provenance("experiments.ours.diagnose"), "settings": runs.recorded(settings),
-        "costs": ladder.levels.costs, "samplers": {},
-    }  # fmt: skip
+        x = draw_starts(jax.random.key(settings.seed), jnp.arange(settings.images), trained.shape)
+        ladder = measure_costs(trained.ladder, x, jnp.float32(0.5))
+        ladder = dataclasses.replace(ladder, costs=relative_costs(ladder.costs))
+        trained = trained._replace(ladder=ladder)
+    samplers: dict[str, Any] = {}
     found: dict[str, Diagnosis] = {}
     for name in settings.samplers:
         begun = time.monotonic()
         with console.status(
             f"{name}: a pilot run, {settings.draws} draws, and the top level alone"
         ):
-            found[name] = run(name, ladder, settings)
+            found[name] = diagnosed(name, trained, settings)
         seconds = time.monotonic() - begun
         show(name, found[name], seconds, console)
-        result["samplers"][name] = recorded(found[name]) | {"seconds": seconds}
-    settings.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=1, allow_nan=False)
-    (settings.out / "diagnose.json").write_text(text + "\n")
-    draw(str(settings.out / "diagnose.png"), found)
-    console.print(f"wrote {settings.out}/diagnose.json and .png")
+        samplers[name] = recorded(found[name]) | {"seconds": seconds}
+    result = {"costs": trained.ladder.costs, "samplers": samplers}
+    runs.finish("diagnose", settings, result, partial(draw, found=found), console=console)
 
 
-def measured(ladder: Ladder, settings: Settings) -> Ladder:
-    """The same ladder with costs of this machine."""
-    drifts = ladder.levels.drifts
-    x = draw_starts(jax.random.key(settings.seed), jnp.arange(settings.images), ladder.shape)
-    costs = relative_costs(measure_costs(drifts, ladder.params, x, jnp.float32(0.5)))
-    return ladder._replace(levels=Levels(drifts, costs))
-
-
-def run(name: str, ladder: Ladder, settings: Settings) -> Diagnosis:
+def diagnosed(name: str, trained: Trained, settings: Settings) -> Diagnosis:
     """The diagnosis of a ladder with one sampler."""
     sampler, count = SAMPLERS[name], settings.base_steps
     start_key, path_key, key = jax.random.split(jax.random.key(settings.seed), 3)
     samples = jnp.arange(settings.images)
-    x = draw_starts(start_key, samples, ladder.shape)
-    base = steps.uniform_grid(PROCESS.end, 0.0, count)
+    base = fine_grid(count)
 
-    def along(grid: Grid) -> tuple[Steps, Noise]:
-        return sampler.table(grid), path_of(sampler, path_key, base, grid, samples)
+    def along(times: Grid) -> tuple[Steps, Noise]:
+        return sampler.table(times), path_of(sampler, path_key, base, times, samples)
 
-    coarse = [steps.uniform_grid(PROCESS.end, 0.0, max(1, round(share * count)))
-              for share in settings.shares]  # fmt: skip
-    table, noise = along(base)
+    coarse = [fine_grid(max(1, round(fraction * count))) for fraction in settings.fractions]
+    steps, noise = along(base)
+    problem = Problem(draw_starts(start_key, samples, trained.shape), noise)
     return diagnose(
-        ladder.levels, ladder.params, x, table, key, noise, budget=settings.budget,
-        coarser=[along(steps.subgrid(base, grid)) for grid in coarse],
-        stretches=settings.stretches, draws=settings.draws,
+        trained.ladder, problem, steps, key, budget=settings.budget,
+        coarser=[along(grids.subgrid(base, times)) for times in coarse],
+        bins=settings.bins, draws=settings.draws,
     )  # fmt: skip
 
 
@@ -147,8 +142,8 @@ def show(name: str, found: Diagnosis, seconds: float, console: Console) -> None:
 def recorded(found: Diagnosis) -> dict[str, Any]:
     """A diagnosis as JSON keeps it: names of fields, and null for what is not finite."""
     return plain(found) | {
-        "probabilities": plain(probabilities(found.advice.logits)),
-        "probabilities for even draws": plain(probabilities(found.advice.even)),
+        "probabilities": plain(to_probabilities(found.advice.logits)),
+        "probabilities for even draws": plain(to_probabilities(found.advice.even)),
         "report": sentences(found),
     }
 
@@ -164,12 +159,12 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def draw(file: str, found: dict[str, Diagnosis]) -> None:
-    """Four panels a sampler, one row each."""
+def draw(file: Path, found: dict[str, Diagnosis]) -> None:
+    """Four panels per sampler, one row each."""
     figure, axes = plt.subplots(len(found), 4, figsize=(16, 3.5 * len(found)), squeeze=False)
     for row, (name, own) in zip(axes, found.items(), strict=True):
         draw_over_time(row[0], own, own.sizes, "rms of the difference")
-        draw_over_time(row[1], own, own.effects, "effect v on the end, a step")
+        draw_over_time(row[1], own, own.sensitivities, "squared sensitivity v, per step")
         draw_gamma(row[2], own)
         draw_gates(row[3], own)
         row[0].set_title(f"{name.upper()}: differences")
@@ -179,7 +174,7 @@ def draw(file: str, found: dict[str, Diagnosis]) -> None:
 
 
 def draw_over_time(axis: Axes, found: Diagnosis, table: jax.Array, what: str) -> None:
-    """One line a level that has finite values."""
+    """One line per level that has finite values."""
     for k, column in enumerate(np.asarray(table).T):
         if np.isfinite(column).all():
             label = f"{k + 1} - {k}" if k else "1"
@@ -215,7 +210,9 @@ def draw_gamma(axis: Axes, found: Diagnosis) -> None:
 def draw_gates(axis: Axes, found: Diagnosis) -> None:
     """The advised p_k(t), with what was predicted and measured above it."""
     advice, check = found.advice, found.check
-    for level, column in zip(advice.kept, np.asarray(probabilities(advice.logits)).T, strict=True):
+    for level, column in zip(
+        advice.kept, np.asarray(to_probabilities(advice.logits)).T, strict=True
+    ):
         axis.semilogy(found.t, column, f"C{level - 1}", drawstyle="steps-mid",
                       label=f"level {level}")  # fmt: skip
     axis.set_title(

@@ -3,7 +3,7 @@
 A ladder of known error, f^k = f + 2^-k g_k(x, t), one dimension, level k at the cost 2^(gamma k).
 The number of levels K grows as the error eps = 2^-K shrinks, and the gates with it, each draw with
 those that are the cheapest for it: p_k ~ (2^-2k / c_k)^(1/2) if the squared error of n openings is
-2^-2k / n (`theory_gates`), (2^-2k / c_k)^(1/3) if it is 2^-2k / n^2 (`even_gates`). The error is
+2^-2k / n (`gates.theory`), (2^-2k / c_k)^(1/3) if it is 2^-2k / n^2 (`gates.even`). The error is
 that of the end against the exact drift f on the same path and the same grid, which is fine enough
 for small probabilities: no error of the step size is in it. Theory: cost ~ eps^-max(gamma, 2) for
 independent draws, eps^-gamma for evenly spread ones where gamma > 1, both in the limit of many
@@ -12,7 +12,6 @@ results/rates.json and .png.
 """
 
 import dataclasses
-import json
 import math
 from functools import cache, partial
 from pathlib import Path
@@ -27,13 +26,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from experiments.common import runs
-from experiments.common.machine import provenance
-from mlem_jax import draws, events, gates, plan, steps
+from experiments.common import runs, tiny
+from mlem_jax import Drift, Ladder, Problem, Steps, draws, gates, grids, plans, solve, steps
 from mlem_jax.draws import Draw
-from mlem_jax.levels import Levels
-from mlem_jax.solve import solve
-from mlem_jax.types import Drift, Logits
+from mlem_jax.types import Logits
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -58,6 +54,8 @@ class Settings:
     the most steps; up to 16 times as many where it takes few."""
     seed: int = 3
     """Of all of them."""
+    tiny: bool = False
+    """Few levels, steps and repetitions, to see in seconds that it runs."""
     out: Path = Path("results")
     """Where rates.json and rates.png go."""
 
@@ -71,15 +69,25 @@ class Method(NamedTuple):
 
 METHODS = {
     "independent": Method(draws.independent, even=False),
-    "nested independent": Method(draws.nested(draws.independent), even=False),
     "systematic": Method(draws.systematic, even=True),
-    "nested systematic": Method(draws.nested(draws.systematic), even=True),
 }
 NOISE = {"SDE": 0.5, "ODE": 0.0}
 
 
 def main(settings: Settings) -> None:
     """Measure, fit, count, write."""
+    with tiny.settings_of(settings, small) as own:
+        run(own)
+
+
+def small(settings: Settings, folder: Path) -> Settings:
+    """What `--tiny` runs."""
+    del folder
+    return dataclasses.replace(settings, gammas=(1.5,), most=3, finest=128, repetitions=4)
+
+
+def run(settings: Settings) -> None:
+    """As `main`, of settings that are meant."""
     console = Console(width=110)
     # Many small impulses are summed, and long sums of probabilities taken.
     with jax.enable_x64(True):
@@ -87,17 +95,9 @@ def main(settings: Settings) -> None:
         counts = count_evaluations(settings)
     fits = fit(points)
     console.print(shown_fits(fits), shown_counts(counts))
-    settings.out.mkdir(parents=True, exist_ok=True)
-    result = {
-        **provenance("experiments.ours.rates"),
-        "settings": runs.recorded(settings),
-        "fits": fits,
-        "points": points,
-        "counts": counts,
-    }
-    (settings.out / "rates.json").write_text(json.dumps(result, indent=1) + "\n")
-    draw_rates(str(settings.out / "rates.png"), points, fits)
-    console.print(f"wrote {settings.out}/rates.json and .png")
+    result = {"fits": fits, "points": points, "counts": counts}
+    runs.finish("rates", settings, result, partial(draw_rates, points=points, fits=fits),
+                console=console)  # fmt: skip
 
 
 @cache
@@ -122,7 +122,7 @@ class Setting(NamedTuple):
 
     costs: tuple[float, ...]
     logits: Logits
-    table: steps.Steps
+    table: Steps
 
 
 def setting(gamma: float, levels: int, method: Method, noise: float, settings: Settings) -> Setting:
@@ -157,43 +157,42 @@ def scaled_gates(
     gamma: float, costs: tuple[float, ...], method: Method, scale: float, count: int
 ) -> Logits:
     """Gates of the method's family with n_k = scale T_k^-rho openings in any number of steps."""
-    family = gates.even_gates if method.even else gates.theory_gates
-    return family(costs, count, scale=scale / count, gamma=gamma)
+    family = gates.even if method.even else gates.theory
+    return family(costs, gamma=gamma).logits((), jnp.zeros(count), scale / count)
 
 
-def grid_of(count: int, noise: float) -> steps.Steps:
+def grid_of(count: int, noise: float) -> Steps:
     """Euler-Maruyama from 0 to 1 with additive noise."""
-    return steps.euler_maruyama(steps.uniform_grid(0.0, 1.0, count), lambda t: noise + 0 * t)
+    return steps.euler_maruyama(grids.uniform_grid(0.0, 1.0, count), lambda t: noise + 0 * t)
 
 
 @partial(jax.jit, static_argnums=(0, 4))
 def errors_of(
-    draw: Draw, logits: Logits, table: steps.Steps, keys: jax.Array, lanes: int
+    draw: Draw, logits: Logits, table: Steps, keys: jax.Array, lanes: int
 ) -> tuple[jax.Array, jax.Array]:
     """End less the exact drift's on the same path, and evaluations of each level, for each key.
 
-    A plan a lane, so that every level is evaluated at every step here; what is counted is what a
+    A plan per lane, so that every level is evaluated at every step here; what is counted is what a
     single run would evaluate.
     """
     count, levels = logits.shape
-    units = (1.0,) * levels
-    ladder = Levels(tuple(drift(k + 1) for k in range(levels)), units)
-    exact, alone = Levels((drift(0),), (1.0,)), plan.full_plan(count, 1, 1)
+    ladder = Ladder(tuple(drift(k + 1) for k in range(levels)), ((),) * levels)
+    exact, alone = Ladder((drift(0),), ((),)), plans.full(count, 1, 1)
 
     def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         start_key, path_key, gate_key = jax.random.split(key, 3)
         x = jax.random.normal(start_key)
         noise = jax.random.normal(path_key, (count,))
-        drawn = plan.draw_plan(draw, logits, gate_key)
-        end = solve(ladder, ((),) * levels, x, table, drawn, noise)
-        reference = solve(exact, ((),), x, table, alone, noise)
-        return end - reference, plan.price(drawn, units).evaluations
+        problem = Problem(x, noise)
+        drawn = plans.draw_plan(draw, logits, gate_key)
+        end = solve(ladder, problem, table, drawn)
+        return end - solve(exact, problem, table, alone), drawn.needed.sum(axis=0)
 
     return jax.lax.map(one, keys, batch_size=lanes)
 
 
 def measure(settings: Settings, console: Console) -> list[dict[str, Any]]:
-    """One row a ladder, equation, draw and number of levels."""
+    """One row per ladder, equation, draw and number of levels."""
     cases = [
         (gamma, kind, name, levels)
         for gamma in settings.gammas
@@ -277,7 +276,7 @@ def columns(
 
 
 def count_evaluations(settings: Settings) -> list[dict[str, Any]]:
-    """Evaluations in some steps, in 16 times as many, and in continuous time."""
+    """Evaluations in some steps, and in 16 times as many."""
     gamma, levels = settings.gammas[0], (settings.fewest + settings.most) // 2
     costs = costs_of(gamma, levels)
     keys = jax.random.split(jax.random.key(settings.seed), 64)
@@ -290,16 +289,6 @@ def count_evaluations(settings: Settings) -> list[dict[str, Any]]:
             logits = scaled_gates(gamma, costs, method, scale, times * base)
             counted = evaluations_of(method.draw, logits, keys)
             row[f"evaluations_{times}"] = np.mean(counted, axis=0).tolist()
-        if "nested" not in name:
-            # Openings in unit time: the probabilities of small steps times their number.
-            rates = 2.0**40 * np.asarray(
-                gates.probabilities(scaled_gates(gamma, costs, method, scale / 2**40, 1))
-            )
-            make = events.even_events if method.even else events.poisson
-            fires = [make(key, rates, (0.0, 1.0)).fires for key in keys]
-            # Each at its own events and at those of the next.
-            counted = [(own | np.pad(own, ((0, 0), (0, 1)))[:, 1:]).sum(axis=0) for own in fires]
-            row["evaluations_limit"] = np.mean(counted, axis=0).tolist()
         rows.append(row)
     return rows
 
@@ -307,10 +296,7 @@ def count_evaluations(settings: Settings) -> list[dict[str, Any]]:
 @partial(jax.jit, static_argnums=0)
 def evaluations_of(draw: Draw, logits: Logits, keys: jax.Array) -> jax.Array:
     """Of each level, in the plan of each key."""
-    units = (1.0,) * logits.shape[1]
-    return jax.vmap(lambda key: plan.price(plan.draw_plan(draw, logits, key), units).evaluations)(
-        keys
-    )
+    return jax.vmap(lambda key: plans.draw_plan(draw, logits, key).needed.sum(axis=0))(keys)
 
 
 def shown_fits(fits: list[dict[str, Any]]) -> Table:
@@ -330,18 +316,18 @@ def shown_fits(fits: list[dict[str, Any]]) -> Table:
 
 def shown_counts(counts: list[dict[str, Any]]) -> Table:
     """Evaluations of each level, as one reads them."""
-    table = Table("draw", "steps", "evaluations", "in 16 times the steps", "in continuous time")
+    table = Table("draw", "steps", "evaluations", "in 16 times the steps")
     for row in counts:
         cells = [
             " ".join(f"{value:.1f}" for value in row.get(f"evaluations_{way}", ()))
-            for way in ("1", "16", "limit")
+            for way in ("1", "16")
         ]
         table.add_row(row["draw"], str(row["steps"]), *cells)
     return table
 
 
-def draw_rates(file: str, points: list[dict[str, Any]], fits: list[dict[str, Any]]) -> None:
-    """Cost against error, one panel an equation and a gamma."""
+def draw_rates(file: Path, points: list[dict[str, Any]], fits: list[dict[str, Any]]) -> None:
+    """Cost against error, one panel per equation and gamma."""
     gammas, kinds = ({point[field]: None for point in points} for field in ("gamma", "equation"))
     figure, axes = plt.subplots(
         len(kinds), len(gammas), figsize=(4.2 * len(gammas), 3.6 * len(kinds)), squeeze=False
@@ -352,7 +338,7 @@ def draw_rates(file: str, points: list[dict[str, Any]], fits: list[dict[str, Any
             for place, fitted in enumerate(own):
                 error, cost, *_ = columns(points, gamma, kind, fitted["draw"])
                 label = f"{fitted['draw']}: {fitted['exponent']:.2f} ({fitted['theory_here']:.2f})"
-                axis.loglog(error, cost, f"C{place // 2}o{'-' if place % 2 == 0 else '--'}",
+                axis.loglog(error, cost, f"C{place}o-",
                             markersize=3, label=label)  # fmt: skip
             axis.set_title(f"{kind}, gamma {gamma:g}; exponent (theory)", fontsize=9)
             axis.legend(fontsize=7)
