@@ -9,21 +9,19 @@ import numpy as np
 import pytest
 
 from experiments.common import curves
-from experiments.paper import error_against_cost
-from experiments.paper import figure_error
-from experiments.paper import figures
-from experiments.paper import learn_gates
+from experiments.common.method import Method, fields, label, method_of, select
 from experiments.ours import pilot
+from experiments.paper import error_against_cost, figure_error, figures, learn_gates
 
 
 @pytest.fixture
 def pilot_run(small_ladder, tmp_path):
     piloted = pilot.Settings(
-        ladder=small_ladder, samplers=("ddpm",), images=2, base_steps=4, stretches=4, checks=2,
+        ladder=small_ladder, samplers=("ddpm",), images=2, base_steps=4, bins=4, checks=2,
         budgets=(3.0,), draws=2, out=tmp_path / "results",
     )  # fmt: skip
     with jax.enable_x64(False):
-        pilot.main(piloted)
+        pilot.run(piloted)
     return piloted.out
 
 
@@ -45,12 +43,12 @@ def logged(settings):
 
 def test_learning_goes_on_where_it_was_cut_and_ends_as_unbroken(settings, tmp_path):
     with jax.enable_x64(False):
-        learn_gates.main(settings)
+        learn_gates.run(settings)
         whole = logged(settings)
         # As if killed after the second step, before the files were written.
         shutil.rmtree(settings.runs / "ddpm" / "states" / "3")
         shutil.rmtree(settings.out / "learned_gates")
-        learn_gates.main(settings)
+        learn_gates.run(settings)
     assert logged(settings) == whole
     assert [line["step"] for line in whole] == [1, 2, 3]
     assert len({json.dumps(line["theta"]) for line in whole}) == 3  # Each step moved the gates.
@@ -62,7 +60,7 @@ def test_learning_goes_on_where_it_was_cut_and_ends_as_unbroken(settings, tmp_pa
     assert (table[:, 0] == 1).all()
     assert (settings.out / "learned_gates.png").stat().st_size > 5000
     with pytest.raises(ValueError, match=r"begun with other settings: penalty 0\.001, now 0\.1"):
-        learn_gates.main(dataclasses.replace(settings, penalty=0.1))
+        learn_gates.run(dataclasses.replace(settings, penalty=0.1))
 
 
 def test_error_against_cost_has_every_method_and_goes_on_after_a_kill(settings, tmp_path):
@@ -73,29 +71,29 @@ def test_error_against_cost_has_every_method_and_goes_on_after_a_kill(settings, 
         runs=tmp_path / "compared", out=settings.out,
     )  # fmt: skip
     with jax.enable_x64(False):
-        learn_gates.main(settings)
-        error_against_cost.main(compared)
+        learn_gates.run(settings)
+        error_against_cost.run(compared)
         file = compared.out / "error_against_cost.json"
         first = json.loads(file.read_text())
         log = compared.runs / "ddpm.jsonl"
         lines = log.read_text().splitlines()
         log.write_text("\n".join(lines[:-2]) + "\n")  # The last method, in two draws.
-        error_against_cost.main(compared)
+        error_against_cost.run(compared)
     again = json.loads(file.read_text())
     for row, same in zip(first["rows"], again["rows"], strict=True):
         assert row | {"seconds": 0} == same | {"seconds": 0}
-    methods = {row["method"] for row in first["rows"]}
-    assert methods == {
-        "Euler-Maruyama, level 1, uniform", "Euler-Maruyama, level 2, uniform",
-        "Euler-Maruyama, level 2, log-SNR", "inverse cost, independent", "inverse cost, midpoint",
-        "theory, independent", "theory, midpoint", "pilot, independent", "pilot, midpoint",
-        "learned, independent", "learned, midpoint",
-        "learned, systematic",
+    methods = [method_of(row) for row in first["rows"]]
+    drawn = {(own.gates, own.draw) for own in methods if own.family == "ML-EM"}
+    fixed = {(gates, draw) for gates in ("inverse cost", "theory", "pilot", "learned")
+             for draw in ("independent", "midpoint")}  # fmt: skip
+    assert drawn == fixed | {("learned", "systematic")}
+    assert {label(own) for own in methods if own.family != "ML-EM"} == {
+        "level 1, uniform", "top level, uniform", "top level, log-SNR",
     }  # fmt: skip
     for row in first["rows"]:
         assert row["cost"] == pytest.approx(np.dot(row["evaluations"], first["costs"]), rel=1e-5)
-    for method in ("learned, independent", "learned, systematic"):
-        own = [row for row in first["rows"] if row["method"] == method]
+    for draw in ("independent", "systematic"):
+        own = select(first["rows"], gates="learned", draw=draw)
         assert len(own) == 4
         assert sum(row["best"] for row in own) == 2
     check_figures(settings, tmp_path / "figures")
@@ -109,67 +107,77 @@ def check_figures(settings, out):
     ]}  # fmt: skip
     (settings.ladder / "card.json").write_text(json.dumps(card))
     drawn = figures.Settings(
-        ladder=settings.ladder, results=settings.out, samplers=("ddpm",), tiny=True, out=out,
-        runs=out / "effects",
+        ladder=settings.ladder, results=settings.out, samplers=("ddpm",), out=out, images=2,
+        base_steps=20, reference_steps=60, counts=(5,), few=(1, 2), cost=14.0, compared=2,
+        runs=out / "piloted",
     )  # fmt: skip
     measured = settings.out / "error_against_cost.json"
     compared = json.loads(measured.read_text())
-    middle = [row for row in compared["rows"] if row["method"] == "pilot, midpoint"]
-    ours = [name.replace("two levels", "levels 1 2") for name in figure_error.OURS]
-    rows = [{**row, "method": name} for row in middle for name in [*ours, "pilot, trapezoid"]]
+    middle = select(compared["rows"], gates="pilot", draw="midpoint")
+    kinds = [*figure_error.OURS, ("midpoint", "trapezoid", 1, "uniform", True)]
+    rows = [{**row, **fields(ours(kind, 2))} for row in middle for kind in kinds]
     (settings.out / "compare_draws.json").write_text(json.dumps({**compared, "rows": rows}))
     with (
         jax.enable_x64(False),
         pytest.raises(FileNotFoundError, match=r"expected .*learned_gates/ddim; make them with"),
     ):
-        figures.main(dataclasses.replace(drawn, samplers=("ddpm", "ddim")))
+        figures.run(dataclasses.replace(drawn, samplers=("ddpm", "ddim")))
     with jax.enable_x64(False):
-        figures.main(drawn)
+        figures.run(drawn)
         whole = {file.name: file.read_bytes() for file in out.glob("*.json")}
         (out / "error_ddpm.json").unlink()
-        figures.main(drawn)
+        figures.run(drawn)
     assert {file.name: file.read_bytes() for file in out.glob("*.json")} == whole
     for name in ("pictures_ddpm", "gamma", "error_ddpm"):
         assert (out / f"{name}.png").stat().st_size > 5000
         told = json.loads(whole[f"{name}.json"])
         assert told.keys() >= {"machine", "commit", "command", "settings"}
-    rows = {row["method"]: row for row in json.loads(whole["pictures_ddpm.json"])["rows"]}
-    assert rows["Euler-Maruyama, 60 steps"]["mse"] == 0
-    for kind in ("inverse cost, independent", "theory, independent", "learned, independent"):
-        assert rows[f"ML-EM, {kind}"]["mse"] > 0
+    rows = json.loads(whole["pictures_ddpm.json"])["rows"]
+    assert [row["mse"] for row in rows if row["parameters"] == {"steps": 60}] == [0]
+    for kind in ("inverse cost", "theory", "learned"):
+        (row,) = select(rows, gates=kind)
+        assert row["mse"] > 0
     drawn_errors = json.loads(whole["error_ddpm.json"])
-    assert set(figure_error.OURS) < set(drawn_errors["curves"])
-    assert "pilot, trapezoid" not in drawn_errors["curves"]
+    shown = {method_of(own) for own in drawn_errors["curves"]}
+    assert {ours(kind, 2) for kind in figure_error.OURS} < shown
+    assert ours(kinds[-1], 2) not in shown
     assert len(drawn_errors["measured"]) == 2
     assert all(each["command"] for each in drawn_errors["measured"])
-    assert len(drawn_errors["runs"]) == len(compared["rows"]) + len(middle) * len(ours)
-    for points in drawn_errors["curves"].values():
-        assert all(point.keys() == {"method", "cost", "seconds", "mse", "GFLOP"}
-                   for point in points)  # fmt: skip
+    assert len(drawn_errors["runs"]) == len(compared["rows"]) + len(middle) * len(figure_error.OURS)
+    for own in drawn_errors["curves"]:
+        assert all(point.keys() == {"cost", "seconds", "mse", "GFLOP"} for point in own["points"])
+
+
+def ours(kind, levels):
+    """A method of a kind of `figure_error.OURS`."""
+    draw, weights, order, grid, whole = kind
+    chosen = tuple(range(1, levels + 1)) if whole else (levels,)
+    return Method("ML-EM", chosen, grid, order, "pilot", draw, weights)
 
 
 def test_no_two_curves_look_the_same():
-    alone = [f"Euler-Maruyama, level 4, {grid}" for grid in ("uniform", "log-SNR")]
-    alone += [f"second-order, level 4, {grid}" for grid in ("uniform", "log-SNR")]
-    gated = [f"{gates}, {draw}" for gates in figure_error.GATES for draw in figure_error.DRAWS]
-    chosen = [f"{each}, best of 15" for each in gated if "midpoint" not in each]
-    names = ["Euler-Maruyama, level 3, uniform", *alone, *figure_error.OURS, *gated, *chosen]
-    names.remove("pilot, systematic")  # In `OURS`.
-    styles = [tuple(sorted(figure_error.style_of(name, 4).items())) for name in names]
-    assert len(set(styles)) == len(names)
+    alone = [Method("top level", (4,), grid, order) for grid in ("uniform", "log-SNR")
+             for order in (1, 2)]  # fmt: skip
+    gated = [Method("ML-EM", (1, 2, 3, 4), "uniform", 1, gates, draw, "impulse")
+             for gates in figure_error.GATES for draw in figure_error.DRAWS]  # fmt: skip
+    thick = [ours(kind, 4) for kind in figure_error.OURS]
+    shown = {(each, False) for each in [Method("level", (3,)), *alone, *thick, *gated]}
+    shown |= {(each, True) for each in gated if each.draw != "midpoint" and each not in thick}
+    styles = {tuple(sorted(figure_error.style_of(*each, 4).items())) for each in shown}
+    assert len(styles) == len(shown)
 
 
 def test_the_papers_gates_are_learned_without_knots(settings):
     papers = dataclasses.replace(settings, knots=(), steps=1)
     with jax.enable_x64(False):
-        learn_gates.main(papers)
+        learn_gates.run(papers)
     learned = json.loads((settings.out / "learned_gates.json").read_text())["samplers"]["ddpm"]
     assert set(learned["theta"]) == {"slope", "offset"}
 
 
 def test_learning_says_which_pilot_run_it_misses(settings, tmp_path):
     with pytest.raises(FileNotFoundError, match="measure them with python"):
-        learn_gates.main(dataclasses.replace(settings, pilot=tmp_path / "none"))
+        learn_gates.run(dataclasses.replace(settings, pilot=tmp_path / "none"))
 
 
 def test_a_pilot_run_is_kept_with_what_it_predicts(pilot_run):
@@ -191,6 +199,9 @@ def test_the_check_of_a_pilot_leaves_out_one_difference_at_one_step():
         np.testing.assert_array_equal(np.delete(weights, 2, axis=0), np.tile([0, 0, 1], (4, 1)))
 
 
+GATED = Method("ML-EM", (1, 2), "uniform", 1, "inverse cost", "independent", "impulse")
+
+
 def test_an_interval_of_ratios_comes_from_the_pictures():
     # Three times the cost for the same errors, whichever pictures are asked.
     rng = np.random.default_rng(0)
@@ -199,11 +210,11 @@ def test_an_interval_of_ratios_comes_from_the_pictures():
         pictures = (error * rng.uniform(0.5, 1.5, 6)).tolist()
         own = {"picture_errors": pictures, "mse": float(np.mean(pictures)), "best": False}
         rows += [
-            own | {"method": "Euler-Maruyama, level 10, uniform", "cost": 3 * cost,
+            own | fields(Method("top level", (10,))) | {"cost": 3 * cost,
                    "parameters": {"steps": int(3 * cost)}},
-            own | {"method": "Euler-Maruyama, level 9, uniform", "cost": cost,
+            own | fields(Method("level", (9,))) | {"cost": cost,
                    "parameters": {"steps": int(cost)}},
-            own | {"method": "inverse cost, independent", "cost": cost,
+            own | fields(GATED) | {"cost": cost,
                    "parameters": {"budget": cost}},
         ]  # fmt: skip
     (line,) = curves.summarise(rows, resamples=50)
@@ -214,7 +225,7 @@ def test_an_interval_of_ratios_comes_from_the_pictures():
     assert line["ratios"]["Euler-Maruyama, 250 steps or more"] is None
     # Ten times as good at a tenth of the cost: how much less it needs nobody measured.
     for row in rows:
-        if row["method"] == "Euler-Maruyama, level 10, uniform":
+        if row["family"] == "top level":
             row["cost"] /= 30
             row["picture_errors"] = [error / 100 for error in row["picture_errors"]]
     (line,) = curves.summarise(rows, resamples=50)
@@ -226,14 +237,14 @@ def test_an_interval_of_ratios_comes_from_the_pictures():
 
 def test_no_run_of_a_method_is_left_out_in_hindsight():
     def row(method, cost, error, **parameters):
-        return {"method": method, "parameters": parameters, "cost": cost, "best": False,
+        return {**fields(method), "parameters": parameters, "cost": cost, "best": False,
                 "picture_errors": [error] * 4}  # fmt: skip
 
-    alone = [row("Euler-Maruyama, level 2, uniform", cost, 1 / cost, steps=cost)
+    alone = [row(Method("top level", (2,)), cost, 1 / cost, steps=cost)
              for cost in (10, 20, 40, 80)]  # fmt: skip
-    good = [row("pilot, midpoint", cost, 1 / (2 * cost), budget=cost, base=50)
+    good = [row(GATED, cost, 1 / (2 * cost), budget=cost, base=50)
             for cost in (10, 20)]  # fmt: skip
-    bad = [row("pilot, midpoint", cost, 2 / cost, budget=cost, base=100) for cost in (25, 30)]
+    bad = [row(GATED, cost, 2 / cost, budget=cost, base=100) for cost in (25, 30)]
     (line,) = curves.summarise([*alone, *good, *bad], resamples=5)
     found = line["ratios"]["Euler-Maruyama"]
     assert (found["low"], found["high"]) == pytest.approx((1.25, 1.25))
