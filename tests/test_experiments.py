@@ -14,17 +14,23 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from PIL import Image
+from rich.console import Console
 
-from experiments.ladders import shipped as ladder
-from experiments import quickstart
-from experiments import sample
+from experiments import quickstart, sample
+from experiments.common import runs, tiny
+from experiments.common.benchmark import measure_missing, timed_solve
+from experiments.common.method import Method, Run, fields, label, method_of, select
+from experiments.ladders import celeba, features, nouns, shipped
 from experiments.ladders import ship as ship_ladder
 from experiments.ladders import train as train_levels
-from mlem_jax import plan, steps
-from mlem_jax.unet import Architecture
+from experiments.ladders.recipes import CHARACTERS, Recipe, known_as, load_recipes
+from mlem_jax import Ladder, Problem, brownian_path, grids, plans, process, save_plan, solve
+from mlem_jax import steps as tables
+from mlem_jax.nets import Architecture
 
 ROOT = os.path.dirname(os.path.dirname(__file__))
-SMALL = Architecture(base=8, middle=0, scales=1)
+SMALL = "[[level]]\nbase = {}\nmiddle = 0\nscales = 1\nsteps = {}\nbatch = 4\n"
 
 
 @pytest.fixture
@@ -35,13 +41,10 @@ def pictures(tmp_path):
 
 
 @pytest.fixture
-def small_rungs(monkeypatch):
-    recipes = (
-        ladder.Recipe(SMALL._replace(base=4), 30, 4, 1e-3),
-        ladder.Recipe(SMALL, 30, 4, 1e-3),
-    )
-    monkeypatch.setitem(ladder.LADDERS, "characters", recipes)
-    return recipes
+def two_levels(tmp_path):
+    file = tmp_path / "two.toml"
+    file.write_text(SMALL.format(4, 30) + SMALL.format(8, 30))
+    return file
 
 
 def final_state(out, level):
@@ -51,9 +54,9 @@ def final_state(out, level):
         )
 
 
-def test_a_run_cut_by_its_time_limit_ends_as_an_unbroken_one(pictures, small_rungs, tmp_path):
+def test_a_run_cut_by_its_time_limit_ends_as_an_unbroken_one(pictures, two_levels, tmp_path):
     settings = train_levels.Settings(
-        data=pictures, size=8, levels=(2,), out=tmp_path / "whole", log_every=10
+        data=pictures, ladder=two_levels, size=8, levels=(2,), out=tmp_path / "whole", log_every=10
     )
     train_levels.main(settings)
     cut = dataclasses.replace(settings, out=tmp_path / "cut")
@@ -84,10 +87,10 @@ def test_mirrored_pictures_are_half_of_them_and_the_same_ones_again(tmp_path):
     assert all(picture[0, 0, 0] < picture[0, -1, 0] for picture in plain[0])
 
 
-def test_a_run_that_is_killed_ends_as_an_unbroken_one(pictures, tmp_path):
+def test_a_run_that_is_killed_ends_as_an_unbroken_one(pictures, two_levels, tmp_path):
     command = [
         sys.executable, "-m", "experiments.ladders.train", "--data", str(pictures), "--size", "8",
-        "--levels", "1", "--steps", "40", "--log-every", "5",
+        "--ladder", str(two_levels), "--levels", "1", "--steps", "40", "--log-every", "5",
     ]  # fmt: skip
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -111,9 +114,9 @@ def test_a_run_that_is_killed_ends_as_an_unbroken_one(pictures, tmp_path):
     )
 
 
-def test_a_folder_begun_with_other_settings_is_not_gone_on_with(pictures, small_rungs, tmp_path):
+def test_a_folder_begun_with_other_settings_is_not_gone_on_with(pictures, two_levels, tmp_path):
     settings = train_levels.Settings(
-        data=pictures, size=8, levels=(1,), out=tmp_path / "run", minutes=1e-9
+        data=pictures, ladder=two_levels, size=8, levels=(1,), out=tmp_path / "run", minutes=1e-9
     )
     train_levels.main(settings)
     with pytest.raises(ValueError, match="begun with other settings: seed 0, now 1"):
@@ -122,55 +125,90 @@ def test_a_folder_begun_with_other_settings_is_not_gone_on_with(pictures, small_
         train_levels.main(dataclasses.replace(settings, levels=(3,)))
 
 
-def test_a_trained_ladder_is_shipped_with_its_card(pictures, small_rungs, tmp_path):
-    runs, out = tmp_path / "runs", tmp_path / "shipped"
+def test_a_trained_ladder_is_shipped_with_its_card(pictures, two_levels, tmp_path):
+    trained, out = tmp_path / "runs", tmp_path / "shipped"
+    settings = train_levels.Settings(data=pictures, ladder=two_levels, size=8, out=trained)
+    shipping = ship_ladder.Settings(data=pictures, licence="ours", runs=trained, out=out, size=8,
+                                    ladder=two_levels)  # fmt: skip
     with jax.enable_x64(False):
-        train_levels.main(train_levels.Settings(data=pictures, size=8, out=runs, levels=(1, 2)))
-        ship_ladder.main(
-            ship_ladder.Settings(data=pictures, licence="ours", runs=runs, out=out, size=8)
-        )
-        found = ladder.load(out)
+        train_levels.main(settings)
+        ship_ladder.main(shipping)
+        found = shipped.load(out)
     assert found.shape == (8, 8, 3)
     assert jax.tree.all(
-        jax.tree.map(np.array_equal, found.params[1], final_state(runs, 2)[1]["average"])
+        jax.tree.map(np.array_equal, found.ladder.params[1], final_state(trained, 2)[1]["average"])
     )
     card = json.loads((out / "card.json").read_text())
     assert found.losses == tuple(row["held_out_loss"] for row in card["levels"])
-    assert (out / "README.md").read_text().count("| base ") == 2
-    shutil.rmtree(runs / "level_2" / "average")  # As of a level that is still being trained.
+    written = (out / "README.md").read_text()
+    assert written.count("| base ") == 2
+    assert "--ladder two.toml" in written
+    shutil.rmtree(trained / "level_2" / "average")  # As of a level that is still being trained.
     with (
         jax.enable_x64(False),
         pytest.raises(FileNotFoundError, match=r"expected a checkpoint .* at .*level_2/average"),
     ):
-        ship_ladder.main(
-            ship_ladder.Settings(data=pictures, licence="ours", runs=runs, out=out, size=8)
-        )
+        ship_ladder.main(shipping)
 
 
-def test_a_level_that_follows_another_is_trained_after_it(pictures, monkeypatch, tmp_path):
-    recipes = (
-        ladder.Recipe(SMALL._replace(base=4), 60, 4, 3e-3, teacher=2),
-        ladder.Recipe(SMALL._replace(base=4), 2, 4, 1e-3),
-    )
-    monkeypatch.setitem(ladder.LADDERS, "characters", recipes)
-    settings = train_levels.Settings(data=pictures, size=8, out=tmp_path, levels=(1, 2))
+def test_a_level_that_follows_another_is_trained_after_it(pictures, tmp_path):
+    following, alone = tmp_path / "following.toml", tmp_path / "alone.toml"
+    level = SMALL.format(4, 60) + "learning_rate = 3e-3\n"
+    following.write_text(level + "teacher = 2\n" + SMALL.format(4, 2))
+    alone.write_text(level)
+    settings = train_levels.Settings(data=pictures, ladder=following, size=8, out=tmp_path / "a")
     with pytest.raises(FileNotFoundError, match=r"expected a checkpoint .* at .*level_2/average"):
         train_levels.main(dataclasses.replace(settings, levels=(1,)))
     train_levels.main(settings)
-    follower, teacher = (ladder.restore_average(tmp_path / f"level_{k}/average") for k in (1, 2))
+    follower, teacher = (
+        shipped.restore_average(settings.out / f"level_{level}" / "average") for level in (1, 2)
+    )
     assert follower[0]["teacher"] == 2
     # A network that was hardly trained says nothing; the follower says the same, not the data.
     x = jnp.asarray(np.random.default_rng(1).normal(size=(4, 8, 8, 3)))
-    said, taught = (
-        ladder.data_level(Architecture(**about["architecture"]))(params, x, 0.5)
-        for about, params in (follower, teacher)
+    drift = shipped.data_level(Architecture(**follower[0]["architecture"]))
+    train_levels.main(dataclasses.replace(settings, ladder=alone, out=tmp_path / "b"))
+    untaught = shipped.restore_average(tmp_path / "b" / "level_1" / "average")
+    said, taught, own = (drift(params, x, 0.5) for _, params in (follower, teacher, untaught))
+    assert jnp.mean((said - taught) ** 2) < 0.1 * jnp.mean((own - taught) ** 2)
+
+
+def test_a_file_of_architectures_is_a_ladder(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text("[[level]]\nbase = 32\npatch = 4\nsteps = 500\nteacher = 2\n"
+                    "[[level]]\nbase = 64\nlearning_rate = 2e-3\n")  # fmt: skip
+    assert load_recipes(file) == (
+        Recipe(Architecture(base=32, patch=4), steps=500, teacher=2),
+        Recipe(Architecture(base=64), learning_rate=2e-3),
     )
-    alone = train_levels.Settings(data=pictures, size=8, out=tmp_path / "alone", levels=(1,))
-    monkeypatch.setitem(ladder.LADDERS, "characters", (recipes[0]._replace(teacher=None),))
-    train_levels.main(alone)
-    params = ladder.restore_average(tmp_path / "alone" / "level_1" / "average")[1]
-    untaught = ladder.data_level(recipes[0].architecture)(params, x, 0.5)
-    assert jnp.mean((said - taught) ** 2) < 0.1 * jnp.mean((untaught - taught) ** 2)
+    ours = load_recipes(CHARACTERS), load_recipes(CHARACTERS.with_name("faces.toml"))
+    assert [[recipe.architecture.base for recipe in each] for each in ours] == [
+        [64, 32, 32, 64], [48, 48, 64, 64]]  # fmt: skip
+    assert [recipe.teacher for recipe in ours[0]] == [None, None, 4, None]
+    assert known_as(CHARACTERS) == "experiments/ladders/characters.toml"
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("", r"expected tables \[\[level\]\]"),
+    ("base = 3", r"expected tables \[\[level\]\] and nothing else .* got \['base'\]"),
+    ("level = 3", "expected tables"),
+    ("[[level]]\nbase = ", "expected a ladder in TOML"),
+    ("[[level]]\nwidth = 3", "expected level 1 .* to have base and any of"),
+    ("[[level]]\nbase = 8\nwidth = 3", "expected level 1 .* to have base and any of"),
+    ("[[level]]\nbase = 'wide'", "expected a number for base of level 1 .* got 'wide'"),
+    ("[[level]]\nbase = 8.5", "expected a number for base"),
+    ("[[level]]\nbase = 8\nsteps = 0", "expected a number for steps"),
+    ("[[level]]\nbase = 8\nteacher = 2", "expected level 1 to follow one of 1 .* teacher 2"),
+    ("[[level]]\nbase = 8\nteacher = 1", "that does not follow it, got teacher 1"),
+    ("[[level]]\nbase = 8\nteacher = 2\n[[level]]\nbase = 8\nteacher = 1", "got teacher 1"),
+])  # fmt: skip
+def test_a_file_that_is_no_ladder_is_told_what_is_wrong(text, told, tmp_path):
+    file = tmp_path / "mine.toml"
+    with pytest.raises(FileNotFoundError, match=r"expected a ladder, a file with tables"):
+        load_recipes(file)
+    file.write_text(text)
+    with pytest.raises(ValueError, match=told):
+        load_recipes(file)
 
 
 def test_the_quickstart_compares_every_method_along_one_path(small_ladder, tmp_path, capsys):
@@ -184,44 +222,159 @@ def test_the_quickstart_compares_every_method_along_one_path(small_ladder, tmp_p
     printed = capsys.readouterr().out
     assert "ML-EM, budget 12" in printed
     result = json.loads((tmp_path / "results" / "quickstart.json").read_text())
-    rows = {row["method"]: row for row in result["rows"]}
-    assert rows["top level, reference"]["mse"] == 0
-    assert rows["top level, reference"]["evaluations"] == [0, 210]
-    assert rows["level 1, 20 steps"]["evaluations"] == [20, 0]
-    errors = [rows[f"top level, {count} steps, uniform"]["mse"] for count in (10, 50, 200)]
+    rows = result["rows"]
+    assert rows[0]["mse"] == 0
+    assert rows[0]["evaluations"] == [0, 210]
+    assert select(rows, family="level")[0]["evaluations"] == [20, 0]
+    few = select(rows, family="top level", grid="uniform")
+    errors = [select(few, parameters={"steps": count})[0]["mse"] for count in (10, 50, 200)]
     assert errors[0] > errors[1] > errors[2] > 0
-    for row in result["rows"]:
+    for row in rows:
         cost = np.dot(row["evaluations"], result["costs"])
         assert row["cost"] == pytest.approx(cost, rel=1e-5)
-    assert (tmp_path / "results" / "quickstart.png").stat().st_size > 10_000
+    shown = [quickstart.group_of(row) for row in rows if row["shown"]]
+    assert len(set(shown)) == len(shown) == len({quickstart.group_of(row) for row in rows})
+    picture = np.asarray(Image.open(tmp_path / "results" / "quickstart.png").convert("L"))
+    assert np.median(picture.std(axis=1)) > 10  # Pictures, not white paper.
 
 
 def test_every_rival_and_every_multilevel_plan_spends_its_budget():
     costs, budgets = (0.02, 0.1, 1.0), (12.0, 30.0)
-    base = steps.uniform_grid(1.0, 0.0, 100)
-    switches = [m for m in quickstart.rivals(budgets, costs, base) if "switch" in m.group]
+    ladder = Ladder((jnp.multiply,) * 3, ((),) * 3, costs)
+    trained = shipped.Trained(ladder, (3.0, 2.0, 1.0), (1, 1, 1))
+    base = grids.uniform_grid(1.0, 0.0, 100)
+
+    def cost_of(run):
+        return float(
+            plans.price(run.plans[0], [costs[k - 1] for k in run.method.levels]).costs.sum()
+        )
+
+    rivals = list(quickstart.rivals(budgets, costs, base, "uniform"))
+    assert [run.method.levels for run in rivals if run.method.family == "level"] == [(1,), (2,)]
+    switches = [run for run in rivals if run.method.family == "switch"]
     assert len(switches) == 4
-    for method in switches:
-        cost = float(plan.price(method.plan, costs).costs.sum())
-        assert cost == pytest.approx(float(method.group.split()[-1]), abs=1.0)
-    for method in quickstart.multilevel(budgets, costs, 2.0, base, jax.random.key(0)):
-        cost = float(plan.price(method.plan, costs).costs.sum())
-        wanted = float(method.name.split(", ")[1].split()[-1])
-        assert method.expected_cost == pytest.approx(wanted, rel=1e-6)
-        if "systematic" in method.name:
-            assert cost == pytest.approx(wanted, rel=0.1)
+    for run in switches:
+        assert cost_of(run) == pytest.approx(run.parameters["budget"], abs=1.0)
+    drawn = quickstart.multilevel(budgets, trained, 2.0, base, "uniform", jax.random.key(0))
+    for run in drawn:
+        if run.method.draw == "systematic":
+            assert cost_of(run) == pytest.approx(run.parameters["budget"], rel=0.1)
 
 
 def test_gamma_is_the_slope_of_cost_against_error():
     costs = np.array([1.0, 4.0, 16.0, 64.0])
     errors = costs ** (-1 / 2.5)
     losses = np.append(0.1 + errors[:-1] ** 2, 0.1)
-    assert ladder.measured_gamma(tuple(costs), tuple(losses)) == pytest.approx(2.5, rel=1e-6)
+    assert shipped.measured_gamma(tuple(costs), tuple(losses)) == pytest.approx(2.5, rel=1e-6)
 
 
 def test_a_folder_without_levels_is_said_to_have_none(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected checkpoints level_1, level_2, \.\.\."):
-        ladder.load(tmp_path)
+        shipped.load(tmp_path)
+
+
+def test_some_levels_of_a_ladder_keep_their_costs(tmp_path):
+    trained = shipped.load(tiny.random_ladder(tmp_path))
+    assert trained.ladder.costs == (0.1, 1.0)
+    lower = shipped.pick(trained, (1,))
+    assert (lower.ladder.costs, lower.losses) == ((0.1,), (1.0,))
+    assert shipped.load(tmp_path, (1,)).ladder.costs == (1.0,)
+    assert shipped.pick(trained, ()) is trained
+
+
+METHOD = Method("ML-EM", (2, 4), "log-SNR", 2, "pilot", "midpoint", "trapezoid")
+
+
+def test_a_method_is_told_by_its_fields_and_found_by_them():
+    told = "ML-EM, levels 2 4, pilot, midpoint, trapezoid, second order, log-SNR"
+    assert label(METHOD) == told
+    assert label(Method("top level", (4,))) == "top level, uniform"
+    assert label(Method("level", (2,))) == "level 2, uniform"
+    row = json.loads(json.dumps(fields(METHOD)))
+    assert method_of(row) == METHOD
+    assert select([row], levels=(2, 4), order=2) == [row]
+    assert select([row], levels=(2, 3)) == []
+
+
+def test_rows_that_are_in_the_log_are_not_measured_again(tmp_path):
+    measured = []
+
+    def judge():
+        def rows(run):
+            measured.append(run.parameters["budget"])
+            each = fields(run.method) | {"parameters": run.parameters}
+            return [each | {"number": number} for number in range(2)]
+
+        return rows
+
+    wanted = [Run(METHOD, {"budget": budget}, np.arange(2.0), []) for budget in (3.0, 1.0, 2.0)]
+    console, log = Console(quiet=True), tmp_path / "rows.jsonl"
+    measure_missing(log, wanted[:2], judge, console)
+    rows = measure_missing(log, wanted[1:], judge, console)
+    assert measured == [3.0, 1.0, 2.0]
+    told = [(row["parameters"]["budget"], row["number"]) for row in rows]
+    assert told == [(1.0, 0), (1.0, 1), (2.0, 0), (2.0, 1)]
+
+
+def test_a_timed_solve_ends_where_a_solve_does():
+    table = tables.ddpm(process.cosine(), grids.uniform_grid(1.0, 0.0, 5))
+    problem = Problem(
+        jnp.ones((2, 3)), brownian_path(jax.random.key(0), table, samples=np.arange(2))
+    )
+    ladder = Ladder((lambda _, x, t: x * t,), ((),), (1.0,))
+    end, seconds = timed_solve(ladder, problem, table, plans.full(5, 1, 1))
+    np.testing.assert_array_equal(end, solve(ladder, problem, table, plans.full(5, 1, 1)))
+    assert seconds > 0
+
+
+def test_a_result_says_what_made_it(tmp_path, capsys):
+    settings = sample.Settings(out=tmp_path)
+    runs.finish("found", settings, {"rows": [1]}, lambda file: file.write_text("picture"))
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert list(found) == ["machine", "commit", "command", "settings", "rows"]
+    assert found["command"].startswith("python -m experiments.sample")
+    assert found["settings"]["ladder"] == "nouns32"
+    assert not {"out", "tiny"} & set(found["settings"])
+    assert {file.name for file in tmp_path.iterdir()} == {"found.json", "found.png"}
+    assert "found.json and .png" in capsys.readouterr().out.replace("\n", "")
+    again = runs.measured_before(tmp_path / "found.json", settings)
+    assert again["rows"] == [1]
+    assert again["summarised"]["command"] == found["command"]
+
+
+@pytest.mark.parametrize(("script", "given"), [
+    (nouns, {"art": None}), (celeba, {"data": None}), (features, {"data": None}),
+    (ship_ladder, {"data": None, "licence": "ours"}), (sample, {}),
+])  # fmt: skip
+def test_every_script_of_ladders_runs_on_tiny_networks(script, given, tmp_path):
+    settings = script.Settings(**given, tiny=True, out=tmp_path / "tiny" / "out.png")
+    with jax.enable_x64(False):
+        script.main(settings)
+    assert (tmp_path / "tiny").exists()
+
+
+def test_a_tiny_run_leaves_the_results_of_the_repository_alone(tmp_path):
+    with tiny.settings_of(quickstart.Settings(tiny=True), quickstart.shrink) as small:
+        assert small.out == tiny.OUT / "quickstart"
+    whole = quickstart.Settings()
+    with tiny.settings_of(whole, quickstart.shrink) as own:
+        assert own is whole
+
+
+def test_a_plan_draws_what_its_level_draws(tmp_path):
+    count, out = 3, tmp_path / "by_plan.png"
+    times = grids.uniform_grid(1.0, 0.0, count)
+    save_plan(tmp_path / "plan.npz", plans.full(count, 2, 2))
+    about = {"levels": [1, 2], "sampler": "ddpm", "order": 1, "times": times.tolist()}
+    (tmp_path / "plan.json").write_text(json.dumps(about))
+    with jax.enable_x64(False):
+        ladder = tiny.random_ladder(tmp_path / "ladder")
+        level = sample.Settings(ladder=ladder, level=2, images=3, steps=count, columns=3,
+                                out=tmp_path / "by_level.png")  # fmt: skip
+        sample.main(level)
+        sample.main(dataclasses.replace(level, plan=tmp_path / "plan.npz", out=out))
+    by_level, by_plan = (np.asarray(Image.open(file)) for file in (level.out, out))
+    np.testing.assert_array_equal(by_plan, by_level)
 
 
 @pytest.mark.parametrize("script", [quickstart, sample])

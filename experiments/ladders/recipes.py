@@ -97,10 +97,11 @@ def _recipe_of(table: Any, number: int, file: Path) -> Recipe:
         raise ValueError(f"expected level {number} in {file} to have base and any of "
                          f"{sorted(names - {'base'})}, got {table}")  # fmt: skip
     for name, value in table.items():
-        real = name == "learning_rate" and isinstance(value, float)
-        if isinstance(value, bool) or not (real or isinstance(value, int)) or value < 0:
-            raise ValueError(f"expected a number for {name} of level {number} in {file}, got "
-                             f"{value!r}")  # fmt: skip
+        kind = float if name == "learning_rate" else int
+        least = 0 if name in ("middle", "bottom") else 1e-12
+        if isinstance(value, bool) or not isinstance(value, kind) or not value >= least:
+            raise ValueError(f"expected a number for {name} of level {number} in {file}, "
+                             f"{kind.__name__}, not below {least:g}, got {value!r}")  # fmt: skip
     architecture = {name: table[name] for name in table if name in Architecture._fields}
     training = {name: table[name] for name in table if name in Recipe._fields}
     return Recipe(Architecture(**architecture), **training)

@@ -133,7 +133,9 @@ def written_card(card: dict[str, Any]) -> str:
         "The networks are under the licence of this repository.",
         "",
         "Process: cosine (Nichol & Dhariwal); prediction: v; each network trained on the mean "
-        "squared error of v to the data, or to the level it follows, with Adam, and averaged.",
+        "squared error of v to the data, or to the level it follows, with Adam, and averaged."
+        + " Half of the pictures were shown mirrored, left for right."
+        * card["mirror"],
         "",
         "```sh",
         f"python -m experiments.ladders.train {flags} {training} --out RUNS",
