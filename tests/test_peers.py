@@ -2,30 +2,30 @@
 
 import dataclasses
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.common import benchmark as courses
-from experiments.peers.compare import crossings
-from experiments.peers.compare import distances
-from experiments.peers.compare import solvers as peer_solvers
-from experiments.peers.compare import compare as peers
 from experiments.common import tiny
+from experiments.common.curves import by_method
+from experiments.common.method import Method, fields, method_of
+from experiments.common.samplers import coarse_grids, fine_grid
 from experiments.ladders import features as train_features
 from experiments.ladders.shipped import PROCESS
-from experiments.quickstart import coarse_grids
-from mlem_jax import plan, steps
-from mlem_jax.levels import Levels
-from mlem_jax.noise import brownian_path, snr_clock, store_path
-from mlem_jax.solve import solve
+from experiments.peers import compare as peers
+from experiments.peers import crossings, distances
+from experiments.peers import solvers as peer_solvers
+from experiments.peers.methods import GROUPS, group_of
+from mlem_jax import Ladder, Problem, brownian_path, grids, plans, solve, steps
+from mlem_jax.noise import store_path
 
 # diffusers hands PyTorch's tensors to numpy in a way that numpy is giving up.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-FINE = courses.fine_grid(1000)
+FINE = fine_grid(1000)
 GRIDS = {"uniform": peer_solvers.even_grid(FINE, 20), "log-SNR": coarse_grids(FINE, 20)["log-SNR"]}
 
 
@@ -43,13 +43,13 @@ def start():
 
 
 def ours(table, x, noise=None):
-    one = Levels((level,), (1.0,))
-    return solve(one, (NETWORK.args[0],), x, table, plan.full_plan(len(table.t), 1, 1), noise)
+    one = Ladder((level,), (NETWORK.args[0],))
+    return solve(one, Problem(x, noise), table, plans.full(len(table.t), 1, 1))
 
 
 def noise_on(grid, x):
-    clocks = snr_clock(PROCESS, FINE), snr_clock(PROCESS, grid)
-    return store_path(brownian_path(jax.random.key(1), *clocks, samples=jnp.arange(len(x))), x)
+    fine, own = (steps.ddpm(PROCESS, each) for each in (FINE, grid))
+    return store_path(brownian_path(jax.random.key(1), fine, own, samples=jnp.arange(len(x))), x)
 
 
 def assert_same(found, expected):
@@ -101,7 +101,7 @@ def test_unipc_is_closer_to_the_fine_solution_than_first_order(start):
 
 
 def test_diffrax_euler_is_our_euler_maruyama_of_the_ode(start):
-    grid = steps.uniform_grid(0.99, 0.01, 20)
+    grid = grids.uniform_grid(0.99, 0.01, 20)
     found = peer_solvers.diffrax_euler(grid)(NETWORK, start, None)
     assert_same(found, ours(steps.diffusion_euler_maruyama(PROCESS, grid, churn=0.0), start))
 
@@ -157,14 +157,14 @@ def test_an_interval_is_students():
 
 
 def test_a_crossing_is_found_between_the_points():
-    def row(method, cost, error):
-        return {"method": method, "parameters": {"steps": cost}, "cost": cost,
+    def row(family, cost, error):
+        return {**fields(Method(family, (1,))), "parameters": {"steps": cost}, "cost": cost,
                 "picture_errors": [error, error]}  # fmt: skip
 
     # error = 8/cost^2 and 1/cost: the first is closer above cost 8.
-    rows = [row("a", c, 8 / c**2) for c in np.geomspace(2, 32, 201).tolist()]
-    rows += [row("b", c, 1 / c) for c in (1.0, 64.0)]
-    found = crossings.compare(rows, ["a"], ["b"])
+    own = [row("a", c, 8 / c**2) for c in np.geomspace(2, 32, 201).tolist()]
+    theirs = [row("b", c, 1 / c) for c in (1.0, 64.0)]
+    found = crossings.crossing(own, theirs)
     assert found["compared"] == [2, 32]
     ((first, last),) = found["closer"]
     assert first == pytest.approx(8, rel=0.03)
@@ -173,15 +173,28 @@ def test_a_crossing_is_found_between_the_points():
     assert found["surely"] == found["closer"]  # Both pictures say the same.
     assert "at costs 8.1 to 32.0, beyond the noise" in crossings.sentence(found)
     # Of two pictures one says the other way round: closer in the mean, and not for sure.
-    split = [row("a", 2.0, 0.3) | {"picture_errors": [0.01, 0.5]}, *rows[201:]]
-    doubtful = crossings.compare(split, ["a"], ["b"])
+    split = [row("a", 2.0, 0.3) | {"picture_errors": [0.01, 0.5]}]
+    doubtful = crossings.crossing(split, theirs)
     assert doubtful["closer"] == [[2, 2]]
     assert doubtful["surely"] == []
-    assert "nowhere" in crossings.sentence(crossings.compare(rows, ["b"], ["b"]))
-    assert crossings.compare(rows, ["a"], ["none"]) is None
+    assert "nowhere" in crossings.sentence(crossings.crossing(theirs, theirs))
+    assert crossings.crossing(own, []) is None
     # Of two points alone nothing is known between them.
-    ends = crossings.compare([rows[0], *rows[200:]], ["a"], ["b"])
+    ends = crossings.crossing([own[0], own[-1]], theirs)
     assert ends["closer"] == [[pytest.approx(32), pytest.approx(32)]]
+
+
+def test_the_stored_result_says_what_its_rows_say():
+    def rounded(lines):
+        told = json.loads(json.dumps(lines), parse_float=lambda told: f"{float(told):.9g}")
+        return {(line["own"], line["against"]): line for line in told}
+
+    file = pathlib.Path(peers.__file__).parent.parent.parent / "results" / "peers.json"
+    result = json.loads(file.read_text())
+    for process in ("SDE", "ODE"):
+        rows, told = ([line for line in result[name] if line["process"] == process]
+                      for name in ("rows", "crossings"))  # fmt: skip
+        assert rounded(told) == rounded(peers.crossings(process, rows))
 
 
 def test_features_are_trained_shipped_and_loaded(tmp_path):
@@ -198,15 +211,13 @@ def test_features_are_trained_shipped_and_loaded(tmp_path):
         train_features.main(dataclasses.replace(settings, data=tmp_path / "bare.npz"))
 
 
-HEADS = {"euler", "two-step", "dpm-solver", "unipc", "ddim", "diffrax euler", "diffrax heun",
-         "ddpm", "sde-dpm-solver",
-         "switch", "switch on two-step", "ml-em of the paper", "ml-em", "ml-em on two-step",
-         "ml-em stacked on two-step"}  # fmt: skip
+FAMILIES = {"top level", "DPM-Solver++", "UniPC", "DDIM", "DDPM", "diffrax Euler", "diffrax Heun",
+            "switch", "ML-EM"}  # fmt: skip
 NUMBER = (int, float)
-SCHEMA = {"process": str, "sampler": str, "method": str, "draw": int, "parameters": dict,
+SCHEMA = {"process": str, "sampler": str, "family": str, "levels": list, "grid": str, "order": int,
+          "gates": str, "draw": str, "weights": str, "parameters": dict, "number": int,
           "evaluations": list, "cost": NUMBER, "mse": NUMBER, "picture_errors": list,
-          "seconds": NUMBER, "best": bool, "target": str,
-          "distances": (dict, type(None))}  # fmt: skip
+          "seconds": NUMBER, "best": bool, "distances": (dict, type(None))}  # fmt: skip
 
 
 def test_everything_runs_on_random_networks_and_keeps_its_schema(tmp_path):
@@ -223,29 +234,20 @@ def test_everything_runs_on_random_networks_and_keeps_its_schema(tmp_path):
         assert row["cost"] == pytest.approx(np.dot(row["evaluations"], result["costs"]), rel=1e-5)
         for each in (row["distances"] or {}).values():
             assert set(each) == {"mean", "half_width"}
-    assert {row["method"].split(",")[0] for row in result["rows"]} == HEADS
+    methods = by_method(result["rows"])
+    assert {method.family for method in methods} == FAMILIES
+    assert {group_of(method) for method in methods} == set(GROUPS)
     assert any(row["distances"] for row in result["rows"])
     assert set(result["data against data"]) == set(distances.METRICS)
     for line in result["crossings"]:
-        assert set(line) == {
-            "process",
-            "ml-em",
-            "against",
-            "compared",
-            "closer",
-            "surely",
-            "nearest",
-        }
+        assert set(line) == {"process", "own", "against", "compared", "closer", "surely", "nearest"}
 
     # The same update under two names, along the same path.
-    def errors(process, name):
-        return [row["mse"] for row in result["rows"]
-                if (row["process"], row["method"]) == (process, name)]  # fmt: skip
+    def errors(process, family):
+        return [row["mse"] for row in result["rows"] if row["process"] == process
+                and method_of(row) == Method(family, (2,))]  # fmt: skip
 
-    for process, name in (("ODE", "ddim, uniform"), ("SDE", "ddpm, uniform")):
-        assert len(errors(process, name)) == 2
-        assert errors(process, name) == pytest.approx(errors(process, "euler, uniform"), rel=1e-3)
-    stacked = {row["target"] for row in result["rows"] if "stacked" in row["method"]}
-    assert stacked == {"stacked top"}
-    assert {row["target"] for row in result["rows"] if "stacked" not in row["method"]} == {"top"}
-    assert (tmp_path / "peers.png").stat().st_size > 5000
+    for process, family in (("ODE", "DDIM"), ("SDE", "DDPM")):
+        assert len(errors(process, family)) == 2
+        assert errors(process, family) == pytest.approx(errors(process, "top level"), rel=1e-3)
+    assert (tmp_path / "peers.png").exists()
