@@ -22,6 +22,7 @@ weight is the plan's. What is remembered of earlier steps enters linearly too, s
     m' = keep m + write . (o, F)
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -78,6 +79,7 @@ class Carry(NamedTuple):
     memory: State
 
 
+@partial(jax.jit, static_argnums=2)
 def make_table(steps: Steps, plan: Plan, dtype: Any) -> Table:
     """The plan's slots, then one for each estimate that a multistep method looks back to."""
     count, levels = plan.weights.shape
