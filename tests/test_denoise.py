@@ -8,7 +8,7 @@ import pytest
 
 from mlem_jax import levels
 from mlem_jax import process as pr
-from mlem_jax.nets import denoise
+from mlem_jax.nets import denoise, following, times
 from tests.problems import normals
 
 COSINE = pr.cosine()
@@ -76,10 +76,53 @@ def test_a_stopped_and_resumed_run_is_the_unbroken_one():
 
 
 def test_times_are_one_in_each_stratum():
-    t = denoise.stratified_times(jax.random.key(3), 50)
+    t = times.stratified_times(jax.random.key(3), 50)
     assert len(np.unique(np.floor(t * 50))) == 50
     assert (t >= 0).all()
     assert (t < 1).all()
+
+
+def test_times_fall_as_often_as_their_density_says():
+    even = (jnp.arange(100_000) + 0.5) / 100_000
+    t = times.times_of_density(even, (1.0, 3.0, 0.0, 0.0, 2.0))
+    assert (jnp.diff(t) >= 0).all()
+    # Areas of the four cells: 2, 3/2, 0, 1.
+    found = np.histogram(t, bins=4, range=(0, 1))[0] / len(t)
+    np.testing.assert_allclose(found, np.array([2, 1.5, 0, 1]) / 4.5, atol=1e-3)
+    first = np.histogram(t, bins=2, range=(0, 0.25))[0]
+    assert first[1] / first[0] == pytest.approx(2.5 / 1.5, rel=1e-2)
+    np.testing.assert_array_equal(times.times_of_density(even, times.EVEN), even)
+
+
+def test_a_density_over_time_has_mean_one():
+    t = jnp.linspace(0, 1, 10_001)
+    density = times.density_at(t, (1.0, 5.0, 2.0))
+    assert float(density.mean()) == pytest.approx(1, abs=1e-3)
+    assert float(density[5_000] / density[0]) == pytest.approx(5)
+    # Straight from 1 to 5 and to 2, whose mean is 13/4.
+    np.testing.assert_allclose(times.density_by_band(2, (1.0, 5.0, 2.0)), [12 / 13, 14 / 13])
+
+
+def test_losses_at_times_of_a_density_are_the_weighted_losses_at_even_times():
+    density, even = (1.0, 0.0, 4.0), (jnp.arange(20_000) + 0.5) / 20_000
+    drawn = times.times_of_density(even, density) ** 3
+    assert float(drawn.mean()) == pytest.approx(
+        float((times.density_at(even, density) * even**3).mean()), rel=1e-3
+    )
+
+
+def test_distances_to_stored_answers_are_the_losses_of_one_that_follows():
+    asked = following.ask(COSINE, linear, 2.5, IMAGES, T, NOISE)
+    stored = following.square_distances(linear, 0.5, asked)
+    taught = denoise.denoising_loss(
+        COSINE, pr.predict_data, linear, 0.5, IMAGES, T, NOISE, lambda x, t: linear(2.5, x, t)
+    )
+    np.testing.assert_allclose(stored, taught)
+    bands = denoise.loss_by_band(
+        COSINE, pr.predict_data, linear, 2.5, IMAGES, jax.random.key(0),
+        teacher=lambda x, t: linear(2.5, x, t),
+    )  # fmt: skip
+    np.testing.assert_array_equal(bands, 0)
 
 
 def test_a_network_is_asked_at_the_same_times_in_training_and_in_sampling():

@@ -7,6 +7,7 @@ from mlem_jax.nets.denoise import (
     denoising_trainer,
     loss_by_band,
 )
+from mlem_jax.nets.following import Answers
 from mlem_jax.nets.unet import (
     Architecture,
     UNet,
@@ -17,6 +18,7 @@ from mlem_jax.nets.unet import (
 )
 
 __all__ = [
+    "Answers",
     "Architecture",
     "TrainState",
     "Trainer",

@@ -5,7 +5,7 @@ resumed draws what an unbroken run would have drawn. This module is a leaf: the 
 to make levels, the solver never sees it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from mlem_jax.nets.times import EVEN, stratified_times, times_of_density
 from mlem_jax.process import Prediction, Process, perturb
 from mlem_jax.types import Key, Params
 
@@ -53,11 +54,6 @@ class Trainer(NamedTuple):
     step: Callable[[TrainState, Images, Key, Params], tuple[TrainState, Float[Array, ""]]]
 
 
-def stratified_times(key: Key, count: int) -> Float[Array, " batch"]:
-    """Uniform times in [0, 1], one in each of `count` equal strata up to a common shift."""
-    return (jax.random.uniform(key) + jnp.arange(count) / count) % 1
-
-
 def denoising_loss(
     process: Process,
     prediction: Prediction,
@@ -92,6 +88,7 @@ def denoising_trainer(
     optimiser: optax.GradientTransformation,
     *,
     teacher: Network | None = None,
+    density: Sequence[float] = EVEN,
     decay: float = 0.999,
 ) -> Trainer:
     """Params <- optimiser(grad E loss);  average <- d average + (1 - d) params.
@@ -102,19 +99,17 @@ def denoising_trainer(
         network: `(params, images, t) -> images`; differentiated in reverse mode.
         optimiser: any Optax optimiser.
         teacher: followed instead of the data, if given; its parameters are given to each step.
+        density: how often each time is drawn, in shares of the process's end (see `times`); what is
+            minimised is the loss weighted by it.
         decay: of the average; smaller in the first steps, min(decay, (1 + n) / (10 + n)), so that
             the initial parameters are soon forgotten.
     """
-
-    def init(params: Params) -> TrainState:
-        average = jax.tree.map(jnp.copy, params)  # Its own buffers: both may be donated.
-        return TrainState(params, average, optimiser.init(params), jnp.zeros((), jnp.int32))
 
     def step(
         state: TrainState, images: Images, key: Key, teacher_params: Params
     ) -> tuple[TrainState, Float[Array, ""]]:
         time_key, noise_key = jax.random.split(jax.random.fold_in(key, state.step))
-        t = process.end * stratified_times(time_key, len(images))
+        t = process.end * times_of_density(stratified_times(time_key, len(images)), density)
         noise = jax.random.normal(noise_key, images.shape, images.dtype)
         followed = None if teacher is None else partial(teacher, teacher_params)
 
@@ -124,14 +119,31 @@ def denoising_trainer(
             )
             return losses.mean()
 
-        loss, gradient = jax.value_and_grad(objective)(state.params)
-        updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)
-        params = optax.apply_updates(state.params, updates)
-        forget = 1 - jnp.minimum(decay, (1 + state.step) / (10 + state.step))
-        average = optax.incremental_update(params, state.average, forget)
-        return TrainState(params, average, optimiser_state, state.step + 1), loss
+        return descend(optimiser, state, objective, decay=decay)
 
-    return Trainer(init, step)
+    return Trainer(partial(begin, optimiser), step)
+
+
+def begin(optimiser: optax.GradientTransformation, params: Params) -> TrainState:
+    """The state before the first step."""
+    average = jax.tree.map(jnp.copy, params)  # Its own buffers: both may be donated.
+    return TrainState(params, average, optimiser.init(params), jnp.zeros((), jnp.int32))
+
+
+def descend(
+    optimiser: optax.GradientTransformation,
+    state: TrainState,
+    objective: Callable[[Params], Float[Array, ""]],
+    *,
+    decay: float = 0.999,
+) -> tuple[TrainState, Float[Array, ""]]:
+    """One step on a loss of the parameters, and that loss; `decay` as in `denoising_trainer`."""
+    loss, gradient = jax.value_and_grad(objective)(state.params)
+    updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)
+    params = optax.apply_updates(state.params, updates)
+    forget = 1 - jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+    average = optax.incremental_update(params, state.average, forget)
+    return TrainState(params, average, optimiser_state, state.step + 1), loss
 
 
 def loss_by_band(
@@ -142,19 +154,21 @@ def loss_by_band(
     images: Images,
     key: Key,
     *,
+    teacher: Teacher | None = None,
     bands: int = 10,
     chunk: int = 50,
 ) -> Float[Array, "bands images"]:
-    """Denoising losses of every image at one random time in each band of t, clean to noisy.
+    """Losses of every image at one random time in each band of t, clean to noisy.
 
-    Band b holds the times in [b / bands, (b + 1) / bands) of the process's end. The same key gives
-    every network the same times and noise, so differences between networks are not blurred by
-    them. Networks see `chunk` images at a time, to bound the memory.
+    They are to the data, or to a teacher. Band b holds the times in [b / bands, (b + 1) / bands) of
+    the process's end. The same key gives every network the same times and noise, so differences
+    between networks are not blurred by them. Networks see `chunk` images at a time, to bound the
+    memory.
     """
 
     def one_image(given: tuple[Array, Array, Array]) -> Float[Array, ""]:
         image, t, noise = jax.tree.map(lambda part: part[None], given)
-        return denoising_loss(process, prediction, network, params, image, t, noise)[0]
+        return denoising_loss(process, prediction, network, params, image, t, noise, teacher)[0]
 
     def one_band(band: Int[Array, ""]) -> Float[Array, " images"]:
         time_key, noise_key = jax.random.split(jax.random.fold_in(key, band))
