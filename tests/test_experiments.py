@@ -75,7 +75,7 @@ def test_a_run_cut_by_its_time_limit_ends_as_an_unbroken_one(pictures, two_level
 def test_mirrored_pictures_are_half_of_them_and_the_same_ones_again(tmp_path):
     shown = np.arange(64, dtype=np.uint8)[:, None, None, None] + np.zeros((8, 8, 3), np.uint8)
     shown[:, :, 4:] += 100  # Bright on the right.
-    settings = train_levels.Settings(data=tmp_path, mirror=True)
+    settings = train_levels.Settings(data=tmp_path, symmetries="mirror")
     batches = train_levels.batches_of(shown, 16, settings)
     first = np.concatenate([batches[number] for number in range(4)])
     assert sorted(picture[0].min() for picture in first) == list(range(64))
@@ -83,7 +83,7 @@ def test_mirrored_pictures_are_half_of_them_and_the_same_ones_again(tmp_path):
     assert 12 <= mirrored.sum() <= 52  # 5 sigma.
     again = train_levels.batches_of(shown, 16, settings)
     np.testing.assert_array_equal(again[3], first[48:])
-    plain = train_levels.batches_of(shown, 16, dataclasses.replace(settings, mirror=False))
+    plain = train_levels.batches_of(shown, 16, dataclasses.replace(settings, symmetries="none"))
     assert all(picture[0, 0, 0] < picture[0, -1, 0] for picture in plain[0])
 
 

@@ -24,7 +24,7 @@ from experiments.common import tiny
 from experiments.common.machine import machine
 from experiments.ladders import images
 from experiments.ladders.shipped import SHIPPED
-from experiments.ladders.train import split, to_unit
+from experiments.ladders.shown import split, to_unit
 from mlem_jax import checkpoint
 from mlem_jax.types import Params
 

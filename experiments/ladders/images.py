@@ -35,10 +35,12 @@ class Pictures(NamedTuple):
     Attributes:
         images: uint8 [count, size, size, 3].
         skipped: the files that could not be read, each as "name: reason".
+        held_out: bool [count], which of them are never to be trained on; None where it is not said.
     """
 
     images: np.ndarray
-    skipped: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
+    held_out: np.ndarray | None = None
 
 
 Fit = Callable[[Image.Image, int], np.ndarray]
@@ -60,7 +62,8 @@ def load(path: Path, size: int, fit: Fit = central_square) -> Pictures:
 
     Args:
         path: a folder (searched through), a .zip of images, or an .npz with an array `images`
-            (or just one array), uint8 [count, height, width, 3].
+            (or just one array), uint8 [count, height, width, 3], and perhaps bool `held_out`
+            [count].
         size: side of the result in pixels.
         fit: how to crop and scale; a picture that it refuses by a ValueError is skipped.
 
@@ -73,7 +76,9 @@ def load(path: Path, size: int, fit: Fit = central_square) -> Pictures:
     if not path.exists():
         raise FileNotFoundError(f"expected a folder, a .zip or an .npz of images, no such {path}")
     if path.suffix.lower() == ".npz":
-        return Pictures(np.stack([fit(Image.fromarray(x), size) for x in _array(path)]), ())
+        arrays, held_out = _arrays(path)
+        fitted = np.stack([fit(Image.fromarray(x), size) for x in arrays])
+        return Pictures(fitted, held_out=held_out)
     images, skipped = [], []
     for name, read in _folder(path) if path.is_dir() else _zipped(path):
         try:
@@ -148,11 +153,13 @@ def _reason(error: Exception) -> str:
     return told if isinstance(error, ValueError) and told else f"{type(error).__name__}: {told}"
 
 
-def _array(path: Path) -> np.ndarray:
+def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pictures, and which are held out."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             names = arrays.files
             images = arrays["images" if "images" in names else names[0]] if names else None
+            held_out = arrays["held_out"] if "held_out" in names else None
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"expected an .npz of pictures, got {path}, which is no .npz or a damaged "
                          f"one ({type(error).__name__})") from error  # fmt: skip
@@ -163,7 +170,12 @@ def _array(path: Path) -> np.ndarray:
             f"expected `images` in {path} to be uint8 [count, height, width, 3], got "
             f"{images.dtype} {list(images.shape)}"
         )
-    return images
+    if held_out is not None and (held_out.dtype != bool or held_out.shape != images.shape[:1]):
+        raise ValueError(
+            f"expected `held_out` in {path} to be bool [{len(images)}], one for each picture, got "
+            f"{held_out.dtype} {list(held_out.shape)}"
+        )
+    return images, held_out
 
 
 def _folder(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:

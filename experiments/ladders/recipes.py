@@ -1,8 +1,8 @@
 """Which networks a ladder has and how each is trained, read from a file in TOML.
 
 A table `[[level]]` per network, cheapest first, with the names of `Recipe` and of the library's
-`Architecture`; only `base` has no default. characters.toml and faces.toml beside this file are
-those of the repository's own ladders:
+`Architecture`; only `base` has no default. The files beside this one are those of the repository's
+own ladders:
 
     [[level]]
     base = 32       # channels
@@ -11,6 +11,8 @@ those of the repository's own ladders:
 
     [[level]]
     base = 64
+
+`times` above the tables holds for every level that follows another and has none of its own.
 """
 
 import tomllib
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlem_jax.nets import Architecture
+from mlem_jax.nets.times import EVEN
 
 CHARACTERS = Path(__file__).parent / "characters.toml"
 
@@ -32,6 +35,8 @@ class Recipe(NamedTuple):
         batch: images per step.
         learning_rate: at its highest, after the warm-up.
         teacher: the level it is trained to follow, trained before it; None to follow the data.
+        times: how much each t counts, a density as `mlem_jax.nets.times` has them.
+        name: what reports and folders call it; by default by its number.
     """
 
     architecture: Architecture
@@ -39,6 +44,8 @@ class Recipe(NamedTuple):
     batch: int = 64
     learning_rate: float = 1e-3
     teacher: int | None = None
+    times: tuple[float, ...] = EVEN
+    name: str = ""
 
 
 def load_recipes(file: Path) -> tuple[Recipe, ...]:
@@ -49,19 +56,25 @@ def load_recipes(file: Path) -> tuple[Recipe, ...]:
         ValueError: if it is not as described above, or a level follows one that is not there, or,
             in the end, itself.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"expected a ladder, a file with tables [[level]], no such {file}")
-    try:
-        read = tomllib.loads(file.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"expected a ladder in TOML in {file}: {error}") from error
-    tables = read.get("level")
-    if set(read) != {"level"} or not isinstance(tables, list) or not tables:
-        raise ValueError(f"expected tables [[level]] and nothing else in {file}, got {list(read)}")
-    recipes = tuple(_recipe_of(table, number, file) for number, table in enumerate(tables, 1))
+    read = _read(file)
+    tables, times = read.get("level"), shared_times(file)
+    if not set(read) <= {"level", "times"} or not isinstance(tables, list) or not tables:
+        raise ValueError(f"expected tables [[level]] and nothing else but perhaps times in {file}, "
+                         f"got {list(read)}")  # fmt: skip
+    recipes = tuple(_recipe_of(table, times, f"level {number} in {file}")
+                    for number, table in enumerate(tables, 1))  # fmt: skip
     for level in range(1, len(recipes) + 1):
         teachers_before(recipes, level)
     return recipes
+
+
+def shared_times(file: Path) -> tuple[float, ...]:
+    """How much each t counts in a ladder, whatever a level was trained with; even by default.
+
+    Raises:
+        ValueError: if it is no density.
+    """
+    return _checked_times(_read(file).get("times", EVEN), str(file))
 
 
 def teachers_before(recipes: Sequence[Recipe], level: int) -> int:
@@ -87,21 +100,48 @@ def known_as(file: Path) -> str:
 
 def recipe_of(about: dict[str, Any]) -> Recipe:
     """What a level was trained with, of what its checkpoint says."""
-    fields = {name: about.get(name) for name in Recipe._fields}
+    fields = {name: about[name] for name in Recipe._fields if name in about}
+    fields["times"] = tuple(about.get("times") or EVEN)
     return Recipe(**{**fields, "architecture": Architecture(**about["architecture"])})
 
 
-def _recipe_of(table: Any, number: int, file: Path) -> Recipe:
+def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise FileNotFoundError(f"expected a ladder, a file with tables [[level]], no such {file}")
+    try:
+        return tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"expected a ladder in TOML in {file}: {error}") from error
+
+
+def _recipe_of(table: Any, shared: tuple[float, ...], where: str) -> Recipe:
     names = {*Architecture._fields, *Recipe._fields} - {"architecture"}
     if not isinstance(table, dict) or "base" not in table or not set(table) <= names:
-        raise ValueError(f"expected level {number} in {file} to have base and any of "
-                         f"{sorted(names - {'base'})}, got {table}")  # fmt: skip
+        raise ValueError(f"expected {where} to have base and any of {sorted(names - {'base'})}, "
+                         f"got {table}")  # fmt: skip
+    if not isinstance(table.get("name", ""), str):
+        raise ValueError(f"expected words for name of {where}, got {table['name']!r}")
     for name, value in table.items():
+        if name in ("name", "times"):
+            continue
         kind = float if name == "learning_rate" else int
         least = 0 if name in ("middle", "bottom") else 1e-12
         if isinstance(value, bool) or not isinstance(value, kind) or not value >= least:
-            raise ValueError(f"expected a number for {name} of level {number} in {file}, "
+            raise ValueError(f"expected a number for {name} of {where}, "
                              f"{kind.__name__}, not below {least:g}, got {value!r}")  # fmt: skip
     architecture = {name: table[name] for name in table if name in Architecture._fields}
     training = {name: table[name] for name in table if name in Recipe._fields}
+    training["times"] = _checked_times(
+        table.get("times", shared if "teacher" in table else EVEN), where
+    )
     return Recipe(Architecture(**architecture), **training)
+
+
+def _checked_times(given: Any, where: str) -> tuple[float, ...]:
+    density = isinstance(given, Sequence) and len(given) > 1 and all(
+        isinstance(value, (int, float)) and 0 <= value < float("inf") for value in given
+    ) and any(given)  # fmt: skip
+    if not density:
+        raise ValueError(f"expected times of {where} to be two or more numbers, none below 0 and "
+                         f"not all 0, got {given!r}")  # fmt: skip
+    return tuple(map(float, given))

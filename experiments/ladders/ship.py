@@ -14,11 +14,13 @@ import tyro
 from experiments.common import tiny
 from experiments.common.machine import machine
 from experiments.ladders import images, train
-from experiments.ladders.recipes import CHARACTERS, Recipe, known_as, recipe_of
+from experiments.ladders.recipes import CHARACTERS, Recipe, known_as, recipe_of, shared_times
 from experiments.ladders.shipped import SHIPPED, data_level, restore_average
-from experiments.ladders.train import held_out_losses, split
+from experiments.ladders.shown import split
+from experiments.ladders.train import held_out_losses, trained
 from mlem_jax import Ladder, checkpoint, measure_costs
 from mlem_jax.costs import count_flops
+from mlem_jax.nets.times import density_by_band
 from mlem_jax.types import Params
 
 BATCH = 16
@@ -43,6 +45,8 @@ class Settings:
     """As in training; named in the card."""
     held_out: int = 1000
     """As in training."""
+    judging: int = 200
+    """Held-out pictures on which the distances to the top are measured."""
     tiny: bool = False
     """Two small networks trained on noise, in seconds: does it run here?"""
 
@@ -63,14 +67,19 @@ def shrink(settings: Settings, folder: Path) -> Settings:
 
 def ship(settings: Settings) -> None:
     """Everything, level by level."""
-    shown, held_out = split(images.load(settings.data, settings.size).images, settings.held_out)
+    pictures = images.load(settings.data, settings.size)
+    shown, held_out = split(pictures.images, settings.held_out, pictures.held_out)
     folders = sorted(settings.runs.glob("level_*"))
     if not folders:
         raise FileNotFoundError(f"expected runs level_1, level_2, ... in {settings.runs}")
-    trained = [restore_average(folder / "average") for folder in folders]
-    recipes = [recipe_of(about) for about, _ in trained]
-    params = [averaged for _, averaged in trained]
+    found = [restore_average(folder / "average") for folder in folders]
+    recipes = [recipe_of(about) for about, _ in found]
+    params = [averaged for _, averaged in found]
     rows = measure(recipes, params, held_out)
+    density, top = shared_times(settings.ladder), trained(folders[-1])
+    for row, recipe, own in zip(rows, recipes, params, strict=True):
+        judging = held_out[: settings.judging]
+        row.update(distances(held_out_losses(recipe.architecture, own, judging, top), density))
     for old in settings.out.glob("level_*"):
         shutil.rmtree(old)
     for row, own in zip(rows, params, strict=True):
@@ -80,7 +89,8 @@ def ship(settings: Settings) -> None:
         "data": settings.data.name,
         "size": settings.size,
         "ladder": known_as(settings.ladder),
-        "mirror": any(about.get("mirror", False) for about, _ in trained),
+        "symmetries": found[-1][0].get("symmetries", "none"),
+        "followed": any("answers" in about for about, _ in found),
         "licence": settings.licence,
         "training_pictures": len(shown),
         "held_out_pictures": len(held_out),
@@ -121,10 +131,44 @@ def measure(
     return rows
 
 
+def distances(by_band: jax.Array, density: tuple[float, ...]) -> dict[str, Any]:
+    """How far a level is from the top, in squares of the prediction, by squares [bands, pictures].
+
+    Evenly over t, and where it counts.
+    """
+    means = by_band.mean(axis=1)
+    weighted = (means * density_by_band(len(means), density)).mean()
+    return {
+        "distance_to_top": float(f"{means.mean():.4g}"),
+        "weighted_distance_to_top": float(f"{weighted:.4g}"),
+        "distance_to_top_by_band": [float(f"{distance:.4g}") for distance in means],
+    }
+
+
+SYMMETRIES = {
+    "none": "",
+    "mirror": " Half of the pictures were shown mirrored, left for right.",
+    "eight": " The pictures were shown turned and mirrored, in all eight ways of a square.",
+}
+
+
+def commands(card: dict[str, Any]) -> list[str]:
+    """What made the ladder, a line per command."""
+    flags = f"--data {card['data']} --size {card['size']} --ladder {card['ladder']}"
+    turned = f" --symmetries {card['symmetries']}" * (card["symmetries"] != "none")
+    training = f"python -m experiments.ladders.train {flags}{turned}"
+    shipping = (f"python -m experiments.ladders.ship {flags} --licence LICENCE --runs RUNS "
+                "--out LADDER")  # fmt: skip
+    if not card["followed"]:
+        return [f"{training} --out RUNS", shipping]
+    top = len(card["levels"])
+    following = f"python -m experiments.ladders.follow {flags} --top RUNS/level_{top} --runs RUNS"
+    return [f"{training} --levels {top} --out RUNS", following, shipping]
+
+
 def written_card(card: dict[str, Any]) -> str:
     """The model card in Markdown."""
-    side, flags = card["size"], f"--data {card['data']} --size {card['size']}"
-    training = f"--ladder {card['ladder']}{' --mirror' if card['mirror'] else ''}"
+    side = card["size"]
     lines = [
         f"# A ladder of denoisers for {side}x{side} pictures",
         "",
@@ -134,20 +178,17 @@ def written_card(card: dict[str, Any]) -> str:
         "",
         "Process: cosine (Nichol & Dhariwal); prediction: v; each network trained on the mean "
         "squared error of v to the data, or to the level it follows, with Adam, and averaged."
-        + " Half of the pictures were shown mirrored, left for right."
-        * card["mirror"],
+        + SYMMETRIES[card["symmetries"]],
         "",
         "```sh",
-        f"python -m experiments.ladders.train {flags} {training} --out RUNS",
-        f"python -m experiments.ladders.ship {flags} --ladder {card['ladder']} --licence LICENCE "
-        "--runs RUNS --out LADDER",
+        *commands(card),
         "```",
         "",
         f"Times: {card['machine']}, batches of {card['batch']}.",
         "",
         "| level | architecture | follows | parameters | steps x batch | ms an image | x bottom "
-        "| MFLOP an image | held-out loss |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| MFLOP an image | held-out loss | distance to the top | where it counts |",
+        "|" + "---|" * 11,
     ]
     bottom = card["levels"][0]["milliseconds_per_image"]
     for row in card["levels"]:
@@ -159,18 +200,27 @@ def written_card(card: dict[str, Any]) -> str:
             f"| {row['parameters']:,} | {row['steps']:,} x {row['batch']} "
             f"| {row['milliseconds_per_image']:.3f} | {row['milliseconds_per_image'] / bottom:.1f} "
             f"| {row['megaflops_per_image']:.1f} "
-            f"| {row['held_out_loss']:.4f} ± {row['held_out_standard_error']:.4f} |"
+            f"| {row['held_out_loss']:.4f} ± {row['held_out_standard_error']:.4f} "
+            f"| {row['distance_to_top']:.4f} | {row['weighted_distance_to_top']:.4f} |"
         )
     lines += [
         "",
-        "Held-out loss by band of t, from the data (left) to the noise (right):",
-        "",
-        "| level | " + " | ".join(f"{b / 10:.1f}-{(b + 1) / 10:.1f}" for b in range(10)) + " |",
-        "|---" * 11 + "|",
+        "Distances are mean squares of a prediction of v less the top's, on held-out pictures: "
+        "evenly over t, and weighted by how much each t counts (`times` of the ladder's file, "
+        "where it has them).",
     ]
-    for row in card["levels"]:
-        bands = " | ".join(f"{loss:.3f}" for loss in row["held_out_loss_by_band"])
-        lines.append(f"| {row['level']} | {bands} |")
+    for title, column in (("loss", "held_out_loss_by_band"),
+                          ("distance to the top", "distance_to_top_by_band")):  # fmt: skip
+        lines += [
+            "",
+            f"Held-out {title} by band of t, from the data (left) to the noise (right):",
+            "",
+            "| level | " + " | ".join(f"{b / 10:.1f}-{(b + 1) / 10:.1f}" for b in range(10)) + " |",
+            "|---" * 11 + "|",
+        ]
+        for row in card["levels"]:
+            bands = " | ".join(f"{value:.3f}" for value in row[column])
+            lines.append(f"| {row['level']} | {bands} |")
     return "\n".join(lines) + "\n"
 
 

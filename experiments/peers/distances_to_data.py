@@ -23,7 +23,7 @@ from experiments.common.samplers import SAMPLERS, path_of
 from experiments.ladders import images
 from experiments.ladders.features import load_features
 from experiments.ladders.shipped import Trained, pick
-from experiments.ladders.train import split, to_unit
+from experiments.ladders.shown import split, to_unit
 from experiments.peers.distances import METRICS, distance_to, interval
 from experiments.peers.methods import GROUPS, OURS, by_run, group_of, name_of
 from experiments.peers.solvers import Network, Peer
@@ -100,7 +100,8 @@ def measured(
     """
 
     def judge() -> Callable[[Run | Peer], Rows]:
-        train, held_out = split(images.load(data, trained.shape[0]).images, 1000)
+        given = images.load(data, trained.shape[0])
+        train, held_out = split(given.images, 1000, given.held_out)
         about = checkpoint.read_about(features)
         runs.check_settings(log.with_suffix(""), {"held_out": zlib.crc32(held_out.tobytes()),
                                                   "features": about})  # fmt: skip
