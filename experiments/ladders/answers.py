@@ -1,0 +1,68 @@
+"""What a trained top level says of noisy pictures, asked once and kept."""
+
+from functools import partial
+from pathlib import Path
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.progress import track
+
+from experiments.ladders import shown
+from experiments.ladders.shipped import PROCESS
+from mlem_jax.nets import Answers
+from mlem_jax.nets.denoise import Network
+from mlem_jax.nets.following import ask
+from mlem_jax.types import Params
+
+CHUNK = 16
+"""Pictures the top is asked of at once."""
+
+
+def asked(
+    file: Path, top: Network, params: Params, pictures: np.ndarray, count: int, seed: int
+) -> Answers:
+    """The top's answers, in half precision, at times spread evenly; read if they are there."""
+    if file.exists():
+        with np.load(file) as arrays:
+            return Answers(*(arrays[name] for name in Answers._fields))
+    rng, key = np.random.default_rng(seed), jax.random.key(seed)
+    count -= count % CHUNK
+    chosen = rng.permutation(len(pictures))[np.arange(count) % len(pictures)]
+    t = (rng.permutation(count) + rng.random(count)).astype(np.float32) / count * PROCESS.end
+    parts = []
+    for first in track(range(0, count, CHUNK), f"asking the top, {file.stem}"):
+        own = slice(first, first + CHUNK)
+        noise = jax.random.normal(jax.random.fold_in(key, first), pictures[chosen[own]].shape)
+        parts.append(jax.device_get(_ask(top, params, pictures[chosen[own]], t[own], noise)))
+    answers = Answers(*map(np.concatenate, zip(*parts, strict=True)))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_suffix(".new.npz")
+    np.savez(beside, **answers._asdict())
+    beside.replace(file)
+    return answers
+
+
+@partial(jax.jit, static_argnums=0)
+def _ask(
+    top: Network, params: Params, pictures: jax.Array, t: jax.Array, noise: jax.Array
+) -> Answers:
+    said = ask(PROCESS, top, params, shown.to_unit(pictures), t, noise)
+    return said._replace(x=said.x.astype(jnp.float16), target=said.target.astype(jnp.float16))
+
+
+def batches_of(answers: Answers, batch: int, seed: int) -> grain.MapDataset:
+    """The answers of every step, each pair in one of the eight symmetries of a square."""
+
+    def example(number: int) -> Answers:
+        return Answers(*(values[number] for values in answers))
+
+    return shown.batches(len(answers.t), example, turned, batch, seed)
+
+
+def turned(answer: Answers, rng: np.random.Generator) -> Answers:
+    """A noisy picture and its answer in the same symmetry."""
+    pair = shown.any_way(np.concatenate([answer.x, answer.target], axis=-1), rng)
+    x, target = np.split(pair.astype(np.float32), 2, axis=-1)
+    return answer._replace(x=x, target=target)
