@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grain
 import jax
@@ -26,7 +27,7 @@ def asked(
     """The top's answers, in half precision, at times spread evenly; read if they are there."""
     if file.exists():
         with np.load(file) as arrays:
-            return Answers(*(arrays[name] for name in Answers._fields))
+            return Answers(**dict[str, Any](arrays))
     rng, key = np.random.default_rng(seed), jax.random.key(seed)
     count -= count % CHUNK
     chosen = rng.permutation(len(pictures))[np.arange(count) % len(pictures)]
