@@ -134,7 +134,7 @@ def _boxed(tree: Params) -> Params:
 
 def _check_about(about: Mapping[str, Any]) -> None:
     try:
-        json.dumps(dict(about))
+        json.dumps(dict(about), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"expected `about` to be what JSON can hold, got another value in it ({error}); turn "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
+from mlem_jax.checks import check_count
 from mlem_jax.ladder import Ladder, check_ladder
 from mlem_jax.types import Condition, Params, Scalar, State
 
@@ -35,6 +36,8 @@ def measure_costs(
         repeats: timed scans per level.
     """
     check_ladder(ladder)
+    check_count(evaluations, "at least 1 of evaluations")
+    check_count(repeats, "at least 1 of repeats")
     given = () if condition is None else (condition,)
     runs = [_scanned(drift, evaluations) for drift in ladder.drifts]
     seconds: list[list[float]] = [[] for _ in runs]

@@ -43,6 +43,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from mlem_jax.gates.families import check_logits, to_probabilities
+from mlem_jax.noise import as_key
 from mlem_jax.types import Key, Logits, Openings, Probabilities
 
 
@@ -128,4 +129,4 @@ def _needed(key: Key | None, logits: Logits) -> Key:
     check_logits(logits)
     if key is None:
         raise ValueError("expected a key for a random draw, got None; only `midpoint` needs none")
-    return key
+    return as_key(key)

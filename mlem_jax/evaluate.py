@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from mlem_jax.checks import check_kind
 from mlem_jax.draws import Draw
-from mlem_jax.ladder import Ladder, known_costs
+from mlem_jax.ladder import Ladder, check_ladder, known_costs
 from mlem_jax.plans.plan import Plan, full
 from mlem_jax.plans.price import Price, price
 from mlem_jax.plans.weigh import draw_plans
@@ -58,6 +59,7 @@ def make_reference(ladder: Ladder, problem: Problem, steps: Steps) -> Batch:
     It is the mean the multilevel sum has at any gates, so what is left of the error is due to them
     and not to the size of the steps. Any other ends can stand in its place in a `Batch`.
     """
+    check_ladder(ladder)
     count = len(ladder)
     return Batch(problem, solve(ladder, problem, steps, full(len(steps.t), count, count)))
 
@@ -68,8 +70,13 @@ def check_batch(batch: Batch) -> None:
     Raises:
         ValueError: if their structures, shapes or dtypes differ.
     """
-    starts, ends = (jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree)
-                    for tree in (batch.problem.x, batch.reference))  # fmt: skip
+    check_kind(batch, Batch, "make_reference makes one")
+    if not isinstance(batch.problem, Problem):
+        raise TypeError(f"expected a Problem in the batch, got {type(batch.problem).__name__}")
+    starts, ends = (
+        jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", tree)
+        for tree in (batch.problem.x, batch.reference)
+    )
     if starts != ends:
         raise ValueError(f"expected references like the starts, {starts}, got {ends}")
 

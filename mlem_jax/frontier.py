@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from mlem_jax.checks import as_table
+
 Points = Sequence[tuple[float, float]]
 """(cost, error) of each run."""
 
@@ -61,11 +63,13 @@ def cost_range(
     Raises:
         ValueError: if no run ended at a number, or the frontier has a number that is not positive.
     """
+    runs, asked = as_table(points, "runs"), as_table(wanted, "errors")
+    if runs.ndim != 2 or runs.shape[1] != 2:
+        raise ValueError(f"expected runs (cost, error), got {points!r:.80}")
     known = frontier(points)
     if not known or np.min(known) <= 0:
         raise ValueError(f"expected runs of positive cost and error, got the frontier {known}")
     costs, errors = np.array(known, np.float64).T
-    asked = np.asarray(wanted, np.float64)
     inside = np.clip(asked, errors[-1], errors[0])
     between = np.exp(np.interp(np.log(inside), np.log(errors[::-1]), np.log(costs[::-1])))
     # An error that is no number is worse than any.
@@ -93,7 +97,11 @@ def cost_at_error(
     Raises:
         ValueError: as `cost_range`.
     """
-    points = list(zip(np.asarray(costs).tolist(), np.asarray(errors).tolist(), strict=True))
+    costs, errors = as_table(costs, "costs"), as_table(errors, "errors")
+    if costs.ndim != 1 or costs.shape != errors.shape:
+        raise ValueError(f"expected as many costs as errors, got {list(costs.shape)} and "
+                         f"{list(errors.shape)}")  # fmt: skip
+    points = list(zip(costs.tolist(), errors.tolist(), strict=True))
     least, most = cost_range(points, wanted)
     return np.where(least == most, least, np.nan)
 
@@ -114,7 +122,10 @@ def ratio(own: Points, other: Points) -> Ratio | None:
     """
     if not own or not other:
         return None
-    costs, errors = np.array(own, np.float64).T
+    table = as_table(own, "runs")
+    if table.ndim != 2 or table.shape[1] != 2 or not (table[:, 0] > 0).all():
+        raise ValueError(f"expected runs (cost, error) of positive cost, got {own!r:.80}")
+    costs, errors = table.T
     least, most = cost_range(other, errors)
     measured = int((least == most).sum())
     return Ratio(float(np.median(least / costs)), float(np.median(most / costs)), measured,

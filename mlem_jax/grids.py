@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mlem_jax.checks import as_table, check_kind, is_count, is_number
 from mlem_jax.process import Process, log_snr
 from mlem_jax.types import Times
 
@@ -55,7 +56,7 @@ def karras_grid(
     References:
         Karras et al. 2022, arXiv:2206.00364, equation 5.
     """
-    if not 0 < rho < np.inf:
+    if not (is_number(rho) and 0 < rho < np.inf):
         raise ValueError(f"expected rho > 0, and finite, got {rho}; 7 is usual")
     alpha, sigma = schedules(process, [start, end])
     if not alpha.all():
@@ -127,7 +128,7 @@ def check_grid(times: ArrayLike) -> Grid:
     Raises:
         ValueError: if it is not one-dimensional, has fewer than two points, turns, or is infinite.
     """
-    times = np.asarray(times, np.float64)
+    times = as_table(times, "a grid")
     if times.ndim != 1 or len(times) < 2:
         raise ValueError(f"expected a grid of at least 2 points, got shape {times.shape}")
     rises = np.diff(times)
@@ -148,9 +149,10 @@ def check_times(process: Process, times: ArrayLike) -> np.ndarray:
     Raises:
         ValueError: if one is below 0 or beyond the end of the process.
     """
+    check_kind(process, Process, "make one with the functions of mlem_jax.process")
     if not 0 < process.end < np.inf:
         raise ValueError(f"expected a process with a positive, finite end, got {process.end}")
-    times = np.asarray(times, np.float64)
+    times = as_table(times, "a grid")
     return _within(times, 0.0, process.end, "the times of the process")
 
 
@@ -166,6 +168,9 @@ def schedules(process: Process, times: ArrayLike) -> tuple[np.ndarray, np.ndarra
 
 def in_double(schedule: Callable[[Times], Times], t: np.ndarray) -> np.ndarray:
     """A function of time at `t`, in double precision, whatever JAX's own is set to."""
+    if not callable(schedule):
+        raise TypeError(f"expected a function of time, got {schedule!r}; a constant is one too, "
+                        "lambda t: 0.5")  # fmt: skip
     # Now, even while a caller is being traced: tables are constants of the program. And without
     # jit: a numpy array that a function closes over, such as the points of `jnp.interp`, is rounded
     # for good where JAX first compiles it in single precision, and then no longer fits.
@@ -175,8 +180,12 @@ def in_double(schedule: Callable[[Times], Times], t: np.ndarray) -> np.ndarray:
 
 def _even(start: float, end: float, steps: int) -> np.ndarray:
     """`steps` + 1 numbers, evenly from `start` to `end`."""
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
+    if not is_count(steps):
         raise ValueError(f"expected a whole number of steps, at least 1, got {steps!r}")
+    if not (is_number(start) and is_number(end)):
+        raise TypeError(f"expected start and end as numbers, got {start!r} and {end!r}")
+    if not np.isfinite([start, end]).all():
+        raise ValueError(f"expected a grid of finite times, got {start} to {end}")
     return np.linspace(start, end, steps + 1)
 
 

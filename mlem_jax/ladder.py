@@ -6,13 +6,14 @@ program; parameters and costs are leaves of a pytree, so that a ladder goes thro
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.core import Tracer
 
+from mlem_jax.checks import as_table, is_count
 from mlem_jax.types import Drift, Params
 
 
@@ -46,8 +47,10 @@ def pick_levels(ladder: Ladder, levels: Sequence[int]) -> Ladder:
     Raises:
         ValueError: if they do not rise, or one is not there.
     """
-    chosen = tuple(levels)
-    if not chosen or chosen[0] < 1 or chosen[-1] > len(ladder) or (np.diff(chosen) <= 0).any():
+    check_ladder(ladder)
+    chosen = tuple(levels) if isinstance(levels, Iterable) else (levels,)
+    whole = chosen and all(map(is_count, chosen))
+    if not whole or chosen[0] < 1 or chosen[-1] > len(ladder) or (np.diff(chosen) <= 0).any():
         raise ValueError(
             f"expected levels that rise, from 1 to {len(ladder)} at most, got {chosen}"
         )
@@ -85,6 +88,7 @@ def known_costs(ladder: Ladder) -> tuple[Any, ...]:
     Raises:
         ValueError: if there is not one for each level, or as `check_costs`.
     """
+    check_ladder(ladder)
     if len(ladder.costs) != len(ladder.drifts):
         raise ValueError(
             f"expected one cost for each of {len(ladder.drifts)} levels, got {len(ladder.costs)}; "
@@ -113,10 +117,12 @@ def check_costs(costs: Sequence[Any]) -> None:
     Raises:
         ValueError: if one is not positive and finite, or less than the one before it.
     """
+    if not isinstance(costs, Iterable):
+        raise TypeError(f"expected one positive cost per level, in a tuple, got {costs!r}")
     if any(isinstance(cost, Tracer) for cost in costs):
         return
-    table = np.asarray(costs, np.float64)
-    good = table.ndim == 1 and np.isfinite(table).all() and (table > 0).all()
+    table = as_table(tuple(costs), "costs")
+    good = table.ndim == 1 and len(table) and np.isfinite(table).all() and (table > 0).all()
     if not good or (np.diff(table) < 0).any():
         raise ValueError(
             f"expected positive costs, cheapest level first, got {tuple(costs)}; sort the levels, "

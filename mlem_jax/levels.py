@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from mlem_jax.ladder import Ladder
+from mlem_jax.checks import check_kind, is_number
+from mlem_jax.ladder import Ladder, check_ladder
 from mlem_jax.process import Prediction, Process, convert, predict_data, step_index
 from mlem_jax.types import Condition, Drift, Params, Scalar, State
 
@@ -95,6 +97,12 @@ def data(
         prediction: what it predicts, such as `process.predict_noise`.
         clip: bound on the predicted data; None for none.
     """
+    if not callable(network) or not callable(prediction):
+        raise TypeError(f"expected a callable network and a prediction such as "
+                        f"process.predict_noise, got {network!r} and {prediction!r}")  # fmt: skip
+    check_kind(process, Process, "make one with the functions of mlem_jax.process")
+    if clip is not None and not (is_number(clip) and clip > 0):
+        raise ValueError(f"expected clip above 0, or None for none, got {clip!r}")
 
     def drift(params: Params, x: State, t: Scalar, *condition: Condition) -> State:
         predicted = network(params, x, t, *condition)
@@ -115,6 +123,7 @@ def guided(network: Drift) -> Drift:
     """
 
     def drift(params: Params, x: State, t: Scalar, given: Guidance) -> State:
+        check_kind(given, Guidance, "levels.guide makes one, the condition of the problem")
         without, toward = (network(params, x, t, own) for own in (given.null, given.condition))
 
         def mix(without: Array, toward: Array) -> Array:
@@ -134,6 +143,9 @@ def guide(condition: Condition, null: Condition, scale: float) -> Guidance:
         null: of one sample, leaves [...], such as the number of the class that stands for none.
         scale: of the guidance.
     """
+    traced = isinstance(scale, Tracer)
+    if not traced and not (is_number(scale) and jnp.isfinite(scale)):
+        raise ValueError(f"expected one finite scale of guidance, got {scale!r}")
     batch = len(jax.tree.leaves(condition)[0])
     every = jax.tree.map(
         lambda leaf, like: jnp.broadcast_to(jnp.asarray(leaf, like.dtype), like.shape),
@@ -145,5 +157,6 @@ def guide(condition: Condition, null: Condition, scale: float) -> Guidance:
 
 def guided_ladder(ladder: Ladder) -> Ladder:
     """Every level `guided`, at twice its cost. Make it of networks, before `data`."""
+    check_ladder(ladder)
     drifts = tuple(map(guided, ladder.drifts))
     return Ladder(drifts, ladder.params, tuple(2 * cost for cost in ladder.costs))

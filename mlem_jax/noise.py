@@ -20,6 +20,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
+from mlem_jax.checks import check_kind, is_count
 from mlem_jax.grids import check_grid, nearest_points
 from mlem_jax.steps import Steps
 from mlem_jax.types import Key, State
@@ -77,6 +78,20 @@ def brownian_path(
     )
 
 
+def as_key(key: Key) -> Key:
+    """The key itself, or the one that an old-style array of its data stands for.
+
+    Raises:
+        TypeError: if it is no single key.
+    """
+    dtype = getattr(key, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and not key.ndim:
+        return key
+    if dtype == jnp.uint32 and key.shape in ((2,), (4,)):
+        return jax.random.wrap_key_data(key)
+    raise TypeError(f"expected a key, as jax.random.key(seed) makes it, got {key!r:.80}")
+
+
 def portable_key(key: Key) -> Key:
     """The key itself if it is of threefry; of another generator, a threefry key drawn with it.
 
@@ -85,10 +100,7 @@ def portable_key(key: Key) -> Key:
     Raises:
         TypeError: if it is no key.
     """
-    if not hasattr(key, "dtype"):
-        raise TypeError(f"expected a key, as jax.random.key(seed) makes it, got {key!r}")
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
+    key = as_key(key)
     if str(jax.random.key_impl(key)) == "threefry2x32":
         return key
     return jax.random.wrap_key_data(jax.random.bits(key, (2,), jnp.uint32), impl="threefry2x32")
@@ -143,6 +155,8 @@ def draw_starts(key: Key, samples: ArrayLike, shape: tuple[int, ...]) -> Float[A
     key, numbers = portable_key(key), sample_numbers(samples)
     if numbers.ndim != 1:
         raise ValueError(f"expected the indices of a batch, [batch], got shape {numbers.shape}")
+    if not isinstance(shape, tuple) or not all(is_count(side, 0) for side in shape):
+        raise TypeError(f"expected a shape, a tuple such as (32, 32, 3), got {shape!r}")
     return jax.vmap(lambda sample: jax.random.normal(jax.random.fold_in(key, sample), shape))(
         numbers
     )
@@ -175,6 +189,7 @@ def _one_array(path: BrownianPath, key: Key, step: Int[Array, ""], like: Array) 
 
 def _points(steps: Steps) -> np.ndarray:
     """The clock's readings between the steps [steps + 1]."""
+    check_kind(steps, Steps, "make them with the functions of mlem_jax.steps")
     if isinstance(steps.clock, Tracer):
         raise ValueError("expected steps made outside jax.jit, got traced ones; make the path "
                          "there too and pass it as an argument")  # fmt: skip

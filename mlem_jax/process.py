@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Int
 from numpy.typing import ArrayLike
 
+from mlem_jax.checks import as_table, is_number
 from mlem_jax.types import Scalar, State, Times
 
 
@@ -42,7 +43,7 @@ def cosine(*, offset: float = 0.008) -> Process:
     References:
         Nichol & Dhariwal 2021, arXiv:2102.09672, equation 17.
     """
-    _check_numbers("offset >= 0", offset >= 0, offset=offset)
+    _check_numbers("offset >= 0", lambda: offset >= 0, offset=offset)
     start = math.pi / 2 * offset / (1 + offset)
 
     def alpha(t: Times) -> Times:
@@ -64,8 +65,8 @@ def linear(*, beta_min: float = 0.1, beta_max: float = 20.0) -> Process:
         Song et al. 2021, arXiv:2011.13456, appendix C (the VP process of DDPM).
     """
     _check_numbers(
-        "0 <= beta_min <= beta_max, and noise at all", 0 <= beta_min <= beta_max > 0,
-        beta_min=beta_min, beta_max=beta_max,
+        "0 <= beta_min <= beta_max, and noise at all",
+        lambda: 0 <= beta_min <= beta_max > 0, beta_min=beta_min, beta_max=beta_max,
     )  # fmt: skip
 
     def integral(t: Times) -> Times:
@@ -86,7 +87,7 @@ def variance_exploding(*, maximum: float = 80.0) -> Process:
     References:
         Karras et al. 2022 (EDM), arXiv:2206.00364, table 1.
     """
-    _check_numbers("maximum > 0", maximum > 0, maximum=maximum)
+    _check_numbers("maximum > 0", lambda: maximum > 0, maximum=maximum)
     return Process(jnp.ones_like, lambda t: t, end=maximum)
 
 
@@ -156,7 +157,7 @@ def _fall_of_steps(betas: ArrayLike | None, alphas_cumprod: ArrayLike | None) ->
             + ("none" if betas is None else "both; give the one that the network came with")
         )
     name = "alphas_cumprod" if betas is None else "betas"
-    table = np.asarray(alphas_cumprod if betas is None else betas, np.float64)
+    table = as_table(alphas_cumprod if betas is None else betas, name)  # pyright: ignore
     if table.ndim != 1 or not len(table):
         raise ValueError(f"expected {name} as a table of numbers, got shape {table.shape}")
     with np.errstate(divide="ignore", invalid="ignore"):  # They are refused below.
@@ -274,8 +275,9 @@ def slope(schedule: Callable[[Times], Times], t: Times) -> Times:
     return jax.jvp(schedule, (t,), (jnp.ones_like(t),))[1]
 
 
-def _check_numbers(wanted: str, right: bool, **numbers: float) -> None:
-    if not (right and all(math.isfinite(number) for number in numbers.values())):
+def _check_numbers(wanted: str, right: Callable[[], bool], **numbers: float) -> None:
+    finite = all(is_number(number) and math.isfinite(number) for number in numbers.values())
+    if not (finite and right()):
         got = ", ".join(f"{name} {number}" for name, number in numbers.items())
         raise ValueError(f"expected {wanted}, all finite, got {got}")
 

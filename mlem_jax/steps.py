@@ -33,6 +33,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
+from mlem_jax.checks import as_table, is_number
 from mlem_jax.grids import check_grid, check_times, in_double, schedules
 from mlem_jax.process import Process, slope
 from mlem_jax.types import PerStep, Times
@@ -87,9 +88,15 @@ def make_steps(
     Raises:
         ValueError: if a column is not finite or they are not equally long.
     """
-    t, scale, gain, noise = (np.asarray(each, np.float64) for each in (t, scale, gain, noise))
-    push = np.zeros((len(t), 0)) if push is None else np.asarray(push, np.float64)
-    points = np.arange(len(t) + 1.0) if clock is None else np.asarray(clock, np.float64)
+    t, scale, gain, noise = (as_table(each, "columns") for each in (t, scale, gain, noise))
+    push = np.zeros((t.size, 0)) if push is None else as_table(push, "push")
+    points = np.arange(t.size + 1.0) if clock is None else as_table(clock, "a clock")
+    axes = {"t": (t, 1), "scale": (scale, 1), "gain": (gain, 1), "push": (push, 2),
+            "clock": (points, 1), "noise": (noise, max(noise.ndim, 1))}  # fmt: skip
+    for name, (column, count) in axes.items():
+        if column.ndim != count:
+            raise ValueError(f"expected {name} with {count} axes, the steps first, got shape "
+                             f"{list(column.shape)}")  # fmt: skip
     columns = {"t": t, "scale": scale, "gain": gain, "noise": noise, "push": push,
                "clock": np.stack([points[:-1], points[1:]], axis=1)}  # fmt: skip
     for name, column in columns.items():
@@ -227,7 +234,7 @@ def dpm_solver_2m(process: Process, times: ArrayLike, *, churn: float = 0.0) -> 
 
 
 def _check_churn(churn: float) -> None:
-    if not 0 <= churn <= 1:
+    if not (is_number(churn) and 0 <= churn <= 1):
         raise ValueError(f"expected churn from 0 (ODE) to 1 (SDE), got {churn}")
 
 

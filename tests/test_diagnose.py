@@ -281,8 +281,9 @@ def test_the_script_diagnoses_a_ladder_in_a_folder(small_ladder, tmp_path, capsy
     from experiments.ours import diagnose as script
 
     settings = script.Settings(
-        checkpoint=small_ladder, samplers=("ddpm",), tiny=True, out=tmp_path / "results"
-    )
+        ladder=small_ladder, samplers=("ddpm",), base_steps=8, fractions=(0.5,), images=4, bins=4,
+        draws=2, out=tmp_path / "results",
+    )  # fmt: skip
     with jax.enable_x64(False):
         script.main(settings)
     result = json.loads((tmp_path / "results" / "diagnose.json").read_text())

@@ -263,9 +263,7 @@ def test_states_on_the_way_chunks_and_segments_remember_the_same():
     for keep in (None, [6], [0, 2, 6], np.arange(1, 7)):
         kept = solve_path(LADDER, problem, steps, made, keep=keep)
         np.testing.assert_allclose(kept.states[-1], end, rtol=1e-13)
-    np.testing.assert_allclose(
-        solve_chunks(LADDER, problem, steps, made, chunk=3), end, rtol=1e-13
-    )
+    np.testing.assert_allclose(solve_chunks(LADDER, problem, steps, made, chunk=3), end, rtol=1e-13)
     found = solve(LADDER, problem, steps, made, executor=segments)
     np.testing.assert_allclose(found, end, rtol=1e-13)
 

@@ -196,9 +196,7 @@ def test_a_sample_is_the_same_in_every_batch_and_chunk():
     whole = solve(LADDER, Problem(x, path), STEPS, DRAWN)
     for batch in (1, 3):
         part = Problem(x[:batch], path._replace(samples=path.samples[:batch]))
-        np.testing.assert_allclose(
-            solve(LADDER, part, STEPS, DRAWN), whole[:batch], atol=1e-14
-        )
+        np.testing.assert_allclose(solve(LADDER, part, STEPS, DRAWN), whole[:batch], atol=1e-14)
     for chunk in (5, 64, 100):
         chunked = solve_chunks(LADDER, Problem(x, path), STEPS, DRAWN, chunk=chunk)
         np.testing.assert_allclose(chunked, whole, atol=1e-14)
@@ -266,9 +264,7 @@ def test_a_path_passes_through_the_states_of_shorter_solves():
     path = solve_path(LADDER, PROBLEM, STEPS, DRAWN, keep=[0, 4, 8, 12])
     np.testing.assert_array_equal(path.steps, [0, 4, 8, 12])
     np.testing.assert_array_equal(path.states[0], X)
-    np.testing.assert_allclose(
-        path.states[-1], solve(LADDER, PROBLEM, STEPS, DRAWN), atol=1e-14
-    )
+    np.testing.assert_allclose(path.states[-1], solve(LADDER, PROBLEM, STEPS, DRAWN), atol=1e-14)
     cut = slice(4)
     half = Problem(X, PATH._replace(first=PATH.first[cut], last=PATH.last[cut]))
     np.testing.assert_allclose(
@@ -311,9 +307,7 @@ def test_a_state_of_several_arrays_runs_like_its_parts():
     path = solve_path(both_ladder, Problem(parts, PATH), STEPS, DRAWN, keep=[12])
     whole = solve(both_ladder, Problem(parts, PATH), STEPS, DRAWN)
     chunks = solve_chunks(both_ladder, Problem(parts, PATH), STEPS, DRAWN, chunk=3)
-    for end, last, chunked in zip(
-        *map(jax.tree.leaves, (whole, path.states, chunks)), strict=True
-    ):
+    for end, last, chunked in zip(*map(jax.tree.leaves, (whole, path.states, chunks)), strict=True):
         np.testing.assert_allclose(last[-1], end, atol=1e-14)
         np.testing.assert_allclose(chunked, end, atol=1e-14)
 
@@ -334,9 +328,7 @@ def test_noise_may_differ_by_entry_of_the_state():
     for column in range(3):
         narrow = wide._replace(noise=wide.noise[:, column])
         own = Problem(X[:, column], noise[..., column])
-        np.testing.assert_allclose(
-            found[:, column], solve(LADDER, own, narrow, DRAWN), atol=1e-12
-        )
+        np.testing.assert_allclose(found[:, column], solve(LADDER, own, narrow, DRAWN), atol=1e-12)
     with pytest.raises(ValueError, match=r"broadcast to the state \[4, 3\], got \[2\]"):
         solve(LADDER, Problem(X, noise), wide._replace(noise=jnp.ones((12, 2))), DRAWN)
 

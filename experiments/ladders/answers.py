@@ -37,7 +37,8 @@ def asked(
         own = slice(first, first + CHUNK)
         noise = jax.random.normal(jax.random.fold_in(key, first), pictures[chosen[own]].shape)
         parts.append(jax.device_get(_ask(top, params, pictures[chosen[own]], t[own], noise)))
-    answers = Answers(*map(np.concatenate, zip(*parts, strict=True)))
+    columns: list[Any] = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    answers = Answers(*columns)
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_suffix(".new.npz")
     np.savez(beside, **answers._asdict())

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mlem_jax.checks import is_count, is_number
 from mlem_jax.diagnosis.intervals import Interval, fit_gamma, interval, resample
 from mlem_jax.diagnosis.pilot import Pilot, Sensitivities, predict_error, run_pilot
 from mlem_jax.diagnosis.subsets import (
@@ -148,7 +149,7 @@ def diagnose(
 
 def _check_asked(certain: int, **spread: int) -> None:
     for name, given in spread.items():
-        if given < 2:
+        if not is_count(given, 2):
             raise ValueError(f"expected at least 2 {name}, whose spread is the error, got {given}")
     if certain not in (0, 1):
         raise ValueError(f"expected certain to be 0 or 1, got {certain}; which level is to be the "
@@ -163,10 +164,10 @@ def _checked_budget(
                          f"{costs}; there is nothing to choose between")  # fmt: skip
     least, most = count * costs[0] * certain, count * costs[-1]
     chosen = count * math.sqrt(costs[0] * costs[-1]) if budget is None else budget
-    if not least < chosen < most:
+    if not is_number(chosen) or not least < chosen < most:
         raise ValueError(
             f"expected a budget above {least:g} and below {most:g}, between the lowest and the top "
-            f"level at every one of {count} steps, got {chosen:g}"
+            f"level at every one of {count} steps, got {chosen}"
         )
     return float(chosen)
 

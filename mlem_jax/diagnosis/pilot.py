@@ -42,10 +42,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from mlem_jax.checks import check_kind, is_count, is_number
 from mlem_jax.gates.families import Gates, to_probabilities
 from mlem_jax.gates.scale import least_scale
-from mlem_jax.ladder import Ladder
-from mlem_jax.noise import BrownianPath, draw_increment
+from mlem_jax.ladder import Ladder, check_ladder
+from mlem_jax.noise import BrownianPath, as_key, draw_increment
 from mlem_jax.plans.plan import full
 from mlem_jax.problem import Problem, batch_size
 from mlem_jax.solver.check import checked_table
@@ -99,19 +100,21 @@ def run_pilot(
     Raises:
         ValueError: as `solve`, and if there are no such bins, or no gate is left to close.
     """
+    check_ladder(ladder)
+    check_kind(steps, Steps, "make them with the functions of mlem_jax.steps")
     count, levels = len(steps.t), len(ladder)
     table = checked_table(ladder, problem, steps, full(count, levels, levels))
     if steps.push.shape[1]:
         raise ValueError("expected one-step steps for a pilot run, got a multistep method; measure "
                          "with its one-step form, exponential_euler")  # fmt: skip
-    if not 1 <= bins <= count:
-        raise ValueError(f"expected from 1 to {count} time bins, at most one per step, got {bins}; "
-                         f"give bins={min(bins, count)}")  # fmt: skip
-    if not 0 <= certain < levels:
+    if not (is_count(bins) and bins <= count):
+        raise ValueError(f"expected from 1 to {count} time bins, at most one per step, "
+                         f"got {bins!r}")  # fmt: skip
+    if not (is_count(certain, 0) and certain < levels):
         raise ValueError(f"expected fewer certain gates than {levels} levels, got {certain}")
     own = bin_numbers(count, bins)
     first = np.searchsorted(own, np.arange(bins + 1))
-    chosen = jax.random.randint(key, (batch_size(problem), bins), first[:-1], first[1:])
+    chosen = jax.random.randint(as_key(key), (batch_size(problem), bins), first[:-1], first[1:])
     return _measure(ladder, problem, table, chosen, jnp.asarray(own), certain)
 
 
@@ -162,7 +165,7 @@ def fit_error(
         ValueError: if the error is not above 0, which only certain gates have, or more than the
             gates have that are all but closed, or the sensitivities hold a NaN.
     """
-    if not 0 < error < float("inf"):
+    if not is_number(error) or not 0 < error < float("inf"):
         raise ValueError(f"expected an error above 0 and finite, got {error}")
     if jnp.isnan(sensitivities).any():
         raise ValueError("expected sensitivities without NaN; see which level returns it, and "

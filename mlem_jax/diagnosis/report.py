@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mlem_jax.checks import check_kind
 from mlem_jax.diagnosis.diagnose import Diagnosis
 from mlem_jax.diagnosis.intervals import Interval
 from mlem_jax.diagnosis.subsets import Worth
@@ -26,6 +27,7 @@ Rows = list[tuple[str, ...]]
 
 def report(diagnosis: Diagnosis) -> str:
     """The whole diagnosis, in lines of at most 100 characters but for long ladders."""
+    check_kind(diagnosis, Diagnosis, "diagnose makes one")
     parts = [level_rows(diagnosis), ladder_rows(diagnosis), alone_rows(diagnosis)]
     told = "\n".join(
         textwrap.fill(sentence, 100, initial_indent="- ", subsequent_indent="  ")

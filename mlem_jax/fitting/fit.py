@@ -33,6 +33,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
+from mlem_jax.checks import check_count, is_count, is_number
 from mlem_jax.evaluate import square_errors
 from mlem_jax.ladder import Ladder
 from mlem_jax.noise import BrownianPath, draw_increment
@@ -97,6 +98,13 @@ def fit_plan(
             coefficients of a step, or if the fine solution is not finite, is not of these starts
             and times, or is along another path; and as `solve`.
     """
+    check_count(chunk, "a chunk of at least 1 sample")
+    if not is_count(held_out, 0):
+        raise ValueError(f"expected a whole number of samples as held_out, got {held_out!r}")
+    if not (is_number(ridge) and 0 <= ridge < float("inf")):
+        raise ValueError(f"expected a ridge of 0 or more, got {ridge!r}")
+    if np.asarray(needed).dtype != bool:
+        raise TypeError(f"expected needed as bool [steps, levels], got {needed!r:.80}")
     ran = jnp.asarray(needed, bool)
     slots = remember(ran, memory)
     draft = make_plan(jnp.zeros(ran.shape, slots.read.dtype), ran, slots, steps)

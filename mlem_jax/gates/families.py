@@ -20,6 +20,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
+from mlem_jax.checks import as_table, check_kind, is_count, is_number
 from mlem_jax.ladder import check_costs
 from mlem_jax.types import Logits, PerStep, Probabilities, Scalar
 
@@ -84,7 +85,7 @@ def table(probabilities: ArrayLike) -> Gates:
 
 def constant(probabilities: Sequence[float]) -> Gates:
     """p[n, k] = min(1, C p[k])."""
-    rates = _check_probabilities(np.asarray(probabilities, np.float64)[None])
+    rates = _check_probabilities(as_table(probabilities, "probabilities")[None])
     return _scaled(lambda t: np.tile(rates, (len(t), 1)))
 
 
@@ -121,9 +122,16 @@ def keep_open(gates: Gates, *, lowest: int = 1) -> Gates:
     With the predicted data as F, a step at which nothing runs would predict the data 0; so the
     bottom level mostly runs at every step.
     """
+    check_kind(gates, Gates, "make them with the functions of mlem_jax.gates")
+    if not is_count(lowest, 0):
+        raise ValueError(f"expected how many of the lowest gates to keep open, got {lowest!r}")
 
     def logits(theta: Any, t: PerStep, scale: Scale = 1.0) -> Logits:
-        return gates.logits(theta, t, scale).at[:, :lowest].set(jnp.inf)
+        own = gates.logits(theta, t, scale)
+        if lowest > own.shape[1]:
+            raise ValueError(f"expected at most {own.shape[1]} lowest gates to keep open, one per "
+                             f"level, got {lowest}")  # fmt: skip
+        return own.at[:, :lowest].set(jnp.inf)
 
     return Gates(gates.init, logits)
 
@@ -146,9 +154,14 @@ def from_sensitivities(
     if len(shape) != 2 or shape[1] != len(costs):
         raise ValueError(f"expected sensitivities [steps, {len(costs)} levels], one level per "
                          f"cost, got shape {list(shape)}")  # fmt: skip
-    if not isinstance(sensitivities, Tracer) and np.isnan(np.asarray(sensitivities)).any():
-        raise ValueError("expected sensitivities without NaN; find the level that returns it with "
-                         "solve_checked")  # fmt: skip
+    if (
+        not isinstance(sensitivities, Tracer)
+        and not (as_table(sensitivities, "sensitivities") >= 0).all()
+    ):
+        raise ValueError("expected sensitivities without NaN, 0 or more; find the level "
+                         "that returns it with solve_checked")  # fmt: skip
+    if not (is_number(power) and 0 <= power < math.inf):
+        raise ValueError(f"expected a power of v / c, mostly 1/2 or 1/3, got {power!r}")
     paid = jnp.asarray(costs, jnp.result_type(float))
     rates = sensitivity_rates(jnp.asarray(sensitivities, paid.dtype), paid, power)
     return _scaled(lambda t: _as_long(rates, t))
@@ -176,12 +189,15 @@ def log_linear(start: Sequence[float], *, delta: float = 0.1) -> Gates:
         ValueError: if a probability is outside (0, 1], if no level is left to learn, or (from
             `logits`) if a time is not above -delta.
     """
-    free, begin = _free_columns(np.asarray(start, np.float64)[None])
+    free, begin = _free_columns(as_table(start, "probabilities")[None])
+    if not (is_number(delta) and 0 < delta < math.inf):
+        raise ValueError(f"expected delta above 0, in the unit of time, got {delta!r}")
 
     def init() -> LogLinear:
         return LogLinear(jnp.zeros_like(begin[0]), begin[0])
 
     def logits(theta: LogLinear, t: PerStep, scale: Scale = 1.0) -> Logits:
+        check_kind(theta, LogLinear, "init() makes theta")
         if not isinstance(t, Tracer) and not np.all(np.asarray(t) > -delta):
             raise ValueError(
                 f"expected times above -delta = {-delta}, got {np.min(np.asarray(t))}; learn the "
@@ -207,10 +223,17 @@ def piecewise_linear(start: ArrayLike, knots: Sequence[float]) -> Gates:
         ValueError: as `log_linear`, and if the knots are not such times, or the table has not a
             row for each, or a level is certain at some of them alone.
     """
-    places = np.asarray(knots, np.float64)
-    if places.ndim != 1 or len(places) < 2 or not (np.diff(places) > 0).all():
-        raise ValueError(f"expected at least two knots, rising, got {tuple(knots)}")
-    rows = np.asarray(start, np.float64)
+    places = as_table(knots, "knots")
+    if (
+        places.ndim != 1
+        or len(places) < 2
+        or not np.isfinite(places).all()
+        or not (np.diff(places) > 0).all()
+    ):
+        raise ValueError(f"expected at least two knots, rising, got {knots}")
+    rows = as_table(start, "probabilities")
+    if rows.ndim not in (1, 2):
+        raise ValueError(f"expected probabilities [levels] or [knots, levels], got {start}")
     if rows.ndim == 2 and len(rows) != len(places):
         raise ValueError(f"expected a start at each of {len(places)} knots, got {len(rows)} rows")
     free, begin = _free_columns(np.broadcast_to(rows, (len(places), rows.shape[-1])))
@@ -232,8 +255,10 @@ def check_logits(logits: Logits) -> None:
     Raises:
         ValueError: if it is no table, holds a NaN, or looks like probabilities.
     """
-    if jnp.ndim(logits) != 2:
-        raise ValueError(f"expected logits [steps, levels], got shape {list(jnp.shape(logits))}")
+    if getattr(logits, "ndim", None) != 2:
+        shape = getattr(logits, "shape", None)
+        told = type(logits).__name__ if shape is None else f"shape {list(shape)}"
+        raise ValueError(f"expected logits [steps, levels], got {told}")
     if isinstance(logits, Tracer):
         return
     values = np.asarray(logits)
@@ -250,7 +275,11 @@ def check_logits(logits: Logits) -> None:
 def _scaled(rates: Callable[[PerStep], Any]) -> Gates:
     def logits(theta: Any, t: PerStep, scale: Scale = 1.0) -> Logits:
         del theta
-        if not isinstance(scale, Tracer) and not (scale > 0 and math.isfinite(scale)):
+        if getattr(t, "ndim", None) != 1:
+            raise TypeError(f"expected times [steps], such as steps.t, got {t!r:.80}")
+        if not isinstance(scale, Tracer) and not (
+            is_number(scale) and scale > 0 and math.isfinite(scale)
+        ):
             raise ValueError(f"expected a scale above 0, got {scale}")
         # A gate that can never open would have an infinite weight.
         p = jnp.clip(scale * jnp.asarray(rates(t), jnp.result_type(float)), 1e-12, 1.0)
@@ -266,7 +295,7 @@ def _power(costs: Sequence[float], exponent: float) -> Gates:
 
 
 def _check_gamma(gamma: float) -> float:
-    if not gamma > 0:
+    if not (is_number(gamma) and 0 < gamma < math.inf):
         raise ValueError(f"expected gamma above 0, got {gamma}; a level of error e costs e^-gamma")
     return gamma
 
@@ -279,8 +308,8 @@ def _as_long(rates: Any, t: PerStep) -> Any:
 
 
 def _check_probabilities(probabilities: ArrayLike) -> np.ndarray:
-    given = np.asarray(probabilities, np.float64)
-    if given.ndim != 2:
+    given = as_table(probabilities, "probabilities")
+    if given.ndim != 2 or not given.size:
         raise ValueError(f"expected probabilities [steps, levels], got shape {given.shape}")
     wrong = ~((given > 0) & (given <= 1))  # NaN is wrong as well.
     if wrong.any():

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from mlem_jax.checks import check_kind, is_count, is_number
 from mlem_jax.draws import either_open, independent
 from mlem_jax.evaluate import Batch, check_batch, square_errors, take_batch
 from mlem_jax.gates.families import Gates
@@ -37,6 +38,7 @@ from mlem_jax.learn.gradients import (
     score_gradient,
     weigh_to_leading_order,
 )
+from mlem_jax.noise import as_key
 from mlem_jax.plans.plan import Plan
 from mlem_jax.plans.weigh import weigh
 from mlem_jax.problem import batch_size
@@ -202,11 +204,15 @@ def gate_learner(
         ValueError: if the penalty is negative, if there are fewer than two groups for a baseline to
             compare, or no group or tangent.
     """
-    if not penalty >= 0:
+    check_kind(steps, Steps, "make them with the functions of mlem_jax.steps")
+    check_kind(gates, Gates, "make them with the functions of mlem_jax.gates")
+    if not hasattr(optimiser, "update"):
+        raise TypeError(f"expected an Optax optimiser, such as optax.adam(0.01), got {optimiser!r}")
+    if not (is_number(penalty) and 0 <= penalty < float("inf")):
         raise ValueError(
             f"expected a penalty >= 0 on the cost, got {penalty}; a negative one rewards spending"
         )
-    if tangents < 1 or groups < 1:
+    if not (is_count(groups) and is_count(tangents)):
         raise ValueError(f"expected at least 1 group and 1 tangent, got {groups} and {tangents}")
     if groups < 2 and baseline is not no_baseline:
         raise ValueError(
@@ -216,12 +222,15 @@ def gate_learner(
 
     def init() -> LearnState:
         theta = gates.init()
+        if not jax.tree.leaves(theta):
+            raise ValueError("expected gates with parameters to learn, such as gates.log_linear, "
+                             "got fixed ones")  # fmt: skip
         return LearnState(theta, optimiser.init(theta), jnp.zeros((), jnp.int32))
 
     def step(
         state: LearnState, ladder: Ladder, batch: Batch, key: Key
     ) -> tuple[LearnState, LearnInfo]:
-        theta = state.theta
+        theta, key = state.theta, as_key(key)
         logits = gates.logits(theta, steps.t)
         numbers = _group_numbers(batch, groups)
 

@@ -4,6 +4,7 @@ import io
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,11 +17,12 @@ _NAMES = ("weights", "needed", "made_for", *(f"memory_{name}" for name in Memory
 def save_plan(file: str | Path, plan: Plan) -> None:
     """Write a plan as .npz; a file that stands there is replaced once the new one is whole."""
     check_plan(plan)
-    tables = plan._asdict()
+    tables: dict[str, Any] = plan._asdict()
     tables |= {f"memory_{name}": table for name, table in tables.pop("memory")._asdict().items()}
     beside = Path(f"{file}.part")
     with beside.open("wb") as stream:
-        np.savez(stream, **{name: np.asarray(table) for name, table in tables.items()})
+        whole: dict[str, Any] = {name: np.asarray(table) for name, table in tables.items()}
+        np.savez(stream, **whole)
     os.replace(beside, file)
 
 
@@ -43,6 +45,11 @@ def load_plan(file: str | Path) -> Plan:
         ) from error
     if set(tables) != set(_NAMES):
         raise ValueError(f"expected the arrays {sorted(_NAMES)} in {file}, got {sorted(tables)}")
+    for name, table in tables.items():
+        if table.dtype.kind not in "fb" or table.ndim < 2:
+            raise ValueError(f"the tables in {file} do not belong together: expected floating "
+                             f"numbers in rows and columns, got {table.dtype}"
+                             f"{list(table.shape)} in {name}")  # fmt: skip
     memory = Memory(*(jnp.asarray(tables[f"memory_{name}"]) for name in Memory._fields))
     weights, needed, made_for = (jnp.asarray(tables[name]) for name in _NAMES[:3])
     plan = Plan(weights, needed, memory, made_for)

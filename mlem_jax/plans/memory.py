@@ -34,6 +34,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 from numpy.typing import ArrayLike
 
+from mlem_jax.checks import check_kind, is_count
 from mlem_jax.plans.plan import Memory, Plan, drop_idle, fingerprint
 from mlem_jax.plans.weigh import weigh_ratios
 from mlem_jax.steps import Steps
@@ -54,10 +55,13 @@ def remember(needed: ArrayLike, counts: Sequence[int]) -> Memory:
         ValueError: if there is not one count per level, or one is negative.
     """
     ran = jnp.asarray(needed, bool)
+    if ran.ndim != 2:
+        raise ValueError(f"expected needed [steps, levels], got shape {list(ran.shape)}")
     steps, levels = ran.shape
-    if len(counts) != levels or min(counts, default=0) < 0:
+    listed = isinstance(counts, Sequence) and len(counts) == levels
+    if not listed or not all(is_count(each, 0) for each in counts):
         raise ValueError(f"expected a count of at least 0 for each of {levels} levels, got "
-                         f"{tuple(counts)}")  # fmt: skip
+                         f"{counts}")  # fmt: skip
     level = np.repeat(np.arange(levels), counts)
     slots, newest = len(level), np.diff(level, prepend=-1) != 0
     shift = np.eye(slots, k=-1) * ~newest[:, None]
@@ -121,6 +125,7 @@ def _catch_up(openings: Openings, steps: Steps, *, straight: bool) -> Float[Arra
     Of multistep methods a value's part in later steps is counted with its own: exact to leading
     order in the steps, and where all gates are open at the first.
     """
+    check_kind(steps, Steps, "make them with the functions of mlem_jax.steps")
     openings = jnp.asarray(openings)
     given = openings.dtype, openings.shape
     if given[0] != np.bool_ or len(given[1]) != 2 or given[1][0] != len(steps.t):

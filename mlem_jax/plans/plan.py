@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from numpy.typing import ArrayLike
 
+from mlem_jax.checks import as_table, check_count, check_kind, is_count
 from mlem_jax.steps import Steps
 from mlem_jax.types import Weights
 
@@ -82,6 +83,7 @@ def fingerprint(steps: Steps) -> Float[Array, "steps 3"]:
 
 def full(steps: int, levels: int, level: int) -> Plan:
     """One level at every step, its Euler-Maruyama. Levels are counted from 1, the cheapest."""
+    check_count(steps, "at least 1 step")
     _check_level(level, levels)
     return by_hand(np.tile(np.arange(1, levels + 1) == level, (steps, 1)))
 
@@ -92,9 +94,10 @@ def switch(steps: int, levels: int, at: int, *, early: int, late: int) -> Plan:
     References:
         T-Stitch, Pan et al. 2024, arXiv:2402.14167: small early, large late.
     """
+    check_count(steps, "at least 1 step")
     _check_level(early, levels)
     _check_level(late, levels)
-    if not 0 <= at <= steps:
+    if not (is_count(at, 0) and at <= steps):
         raise ValueError(f"expected a switch after 0 to {steps} steps, got {at}")
     chosen = np.where(np.arange(steps) < at, early, late)
     return by_hand(chosen[:, None] == np.arange(1, levels + 1))
@@ -106,7 +109,7 @@ def by_hand(weights: ArrayLike) -> Plan:
     Raises:
         ValueError: if `weights` is no table of finite numbers.
     """
-    table = np.asarray(weights, np.float64)
+    table = as_table(weights, "finite weights")
     if table.ndim != 2 or not np.isfinite(table).all():
         raise ValueError(f"expected finite weights [steps, levels], got shape {table.shape}")
     return make_plan(jnp.asarray(table, jnp.result_type(float)), jnp.asarray(table != 0))
@@ -118,6 +121,7 @@ def drop_idle(plan: Plan) -> Plan:
     With every gate certain this leaves the top level alone, which is plain Euler-Maruyama. What is
     written to memory stays.
     """
+    check_kind(plan, Plan, "make one with the functions of mlem_jax.plans")
     written = (plan.memory.write[..., :-1] != 0).any(axis=-2)
     return plan._replace(needed=plan.needed & ((plan.weights != 0) | written))
 
@@ -132,6 +136,11 @@ def check_plan(plan: Plan) -> None:
     if not isinstance(plan, Plan):
         raise TypeError(f"expected a Plan, got {type(plan).__name__}; make one with the functions "
                         "of mlem_jax.plans")  # fmt: skip
+    check_kind(plan.memory, Memory, "make_plan makes one")
+    if not all(hasattr(table, "dtype") for table in (*plan[:2], plan.made_for, *plan.memory)):
+        raise TypeError(
+            "expected a plan made of arrays, got other things in it; make_plan makes one"
+        )
     if plan.weights.ndim == 3:
         raise ValueError(
             f"expected one plan, weights [steps, levels], got {len(plan.weights)} stacked; "
@@ -159,5 +168,6 @@ def check_plan(plan: Plan) -> None:
 
 
 def _check_level(level: int, levels: int) -> None:
-    if not 1 <= level <= levels:
+    check_count(levels, "at least 1 level")
+    if not (is_count(level) and level <= levels):
         raise ValueError(f"expected a level from 1 to {levels}, got {level}")

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, Shaped
 
+from mlem_jax.checks import check_kind
 from mlem_jax.draws import Draw
-from mlem_jax.gates.families import Gates
+from mlem_jax.gates.families import Gates, check_logits
 from mlem_jax.gates.scale import least_scale
 from mlem_jax.ladder import check_costs
 from mlem_jax.plans.plan import Plan
@@ -43,6 +44,7 @@ def price(plan: Plan, costs: Sequence[Any]) -> Price:
 
 def expected_price(draw: Draw, logits: Logits, costs: Sequence[Any]) -> Price:
     """E of `price` over `draw_plan(draw, logits, key)`."""
+    check_logits(logits)
     return _priced(draw.needs(logits).sum(axis=0), costs)
 
 
@@ -76,6 +78,8 @@ def fit_budget(
             are paid at any), or above the cost with every gate certain.
     """
     check_costs(costs)
+    check_kind(gates, Gates, "make them with the functions of mlem_jax.gates")
+    check_kind(draw, Draw, "there are `independent`, `systematic`, `midpoint` in mlem_jax.draws")
     try:
         budget = float(budget)
     except Exception as error:
@@ -87,6 +91,9 @@ def fit_budget(
     def cost(scale: Scalar | float) -> Scalar:
         return expected_cost(draw, gates.logits(theta, t, scale), paid)
 
+    levels = gates.logits(theta, t).shape[1]
+    if levels != len(costs):
+        raise ValueError(f"expected one cost for each of {levels} gates, got {len(costs)}")
     found = least_scale(lambda scale: cost(scale) >= budget)
     if isinstance(found, Tracer):
         raise TypeError("expected costs and parameters that are known, got traced ones; fit a "
@@ -102,9 +109,9 @@ def fit_budget(
 
 
 def _priced(evaluations: Shaped[Array, " levels"], costs: Sequence[Any]) -> Price:
+    check_costs(costs)
     if evaluations.shape[-1] != len(costs):
         raise ValueError(f"expected one cost for each of {evaluations.shape[-1]} levels, got "
                          f"{len(costs)}")  # fmt: skip
-    check_costs(costs)
     paid = jnp.asarray(tuple(costs), jnp.result_type(float))
     return Price(evaluations, evaluations.astype(paid.dtype) * paid)

@@ -9,9 +9,12 @@ so level k is evaluated at a step iff gate k or gate k + 1 is open, once, and we
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from mlem_jax.checks import check_count, check_kind
 from mlem_jax.draws import Draw, next_level
 from mlem_jax.gates.families import check_logits
+from mlem_jax.noise import as_key
 from mlem_jax.plans.plan import Plan, drop_idle, make_plan
 from mlem_jax.types import Key, Logits, Openings, Weights
 
@@ -22,10 +25,12 @@ def weigh(openings: Openings, logits: Logits) -> Plan:
     Raises:
         ValueError: if the openings are no table of bool of the shape of the logits.
     """
-    openings = jnp.asarray(openings)
-    if openings.dtype != bool or openings.shape != logits.shape:
+    if getattr(logits, "ndim", None) != 2:
+        raise ValueError(f"expected logits [steps, levels], got {type(logits).__name__}")
+    kind = getattr(openings, "dtype", type(openings).__name__), list(np.shape(openings))
+    if kind != (np.bool_, list(logits.shape)):
         raise ValueError(f"expected openings, bool {list(logits.shape)} like the logits, as a draw "
-                         f"gives them, got {openings.dtype}{list(openings.shape)}")  # fmt: skip
+                         f"gives them, got {kind[0]}{kind[1]}")  # fmt: skip
     return weigh_ratios(openings, open_ratios(openings, logits))
 
 
@@ -54,6 +59,7 @@ def draw_plan(draw: Draw, logits: Logits, key: Key | None) -> Plan:
     Raises:
         ValueError: if the logits hold a NaN or look like probabilities, or a key is missing.
     """
+    check_kind(draw, Draw, "there are `independent`, `systematic`, `midpoint` in mlem_jax.draws")
     check_logits(logits)
     return drop_idle(weigh(draw.openings(key, logits), logits))
 
@@ -67,11 +73,10 @@ def draw_plans(draw: Draw, logits: Logits, key: Key | None, count: int) -> Plan:
         ValueError: as `draw_plan`, and if `count` is not positive.
     """
     check_logits(logits)
-    if count < 1:
-        raise ValueError(f"expected at least one draw, got {count}")
+    check_count(count, "at least one draw")
     if key is None:  # All alike, as `midpoint` draws them.
         return stack_plans([draw_plan(draw, logits, None)] * count)
-    numbers = jnp.arange(count)
+    key, numbers = as_key(key), jnp.arange(count)
     return jax.vmap(lambda number: draw_plan(draw, logits, jax.random.fold_in(key, number)))(
         numbers
     )
@@ -79,4 +84,12 @@ def draw_plans(draw: Draw, logits: Logits, key: Key | None, count: int) -> Plan:
 
 def stack_plans(plans: list[Plan]) -> Plan:
     """Plans of the same steps and levels as one, with a leading axis."""
+    alike = (
+        isinstance(plans, list | tuple)
+        and len({str(jax.tree.map(jnp.shape, each)) for each in plans if isinstance(each, Plan)})
+        == 1
+    )
+    if type(plans) is Plan or not alike or not all(isinstance(each, Plan) for each in plans):
+        raise ValueError("expected a list of plans of the same steps, levels and slots, at least "
+                         f"one, got {plans!r:.80}")  # fmt: skip
     return jax.tree.map(lambda *tables: jnp.stack(tables), *plans)

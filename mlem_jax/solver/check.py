@@ -28,6 +28,12 @@ def checked_table(ladder: Ladder, problem: Problem, steps: Steps, plan: Plan) ->
     if not isinstance(steps, Steps):
         raise TypeError(f"expected Steps, got {type(steps).__name__}; make them with the functions "
                         "of mlem_jax.steps")  # fmt: skip
+    for name in ("scale", "gain", "noise", "push"):
+        column = getattr(steps, name)
+        if not hasattr(column, "shape") or column.shape[:1] != steps.t.shape:
+            came = getattr(column, "shape", column)
+            raise ValueError(f"expected steps with {len(steps.t)} rows in every column, got {came} "
+                             f"in {name}; make_steps makes them")  # fmt: skip
     if not isinstance(problem, Problem):
         raise TypeError(f"expected a Problem, got {type(problem).__name__}; make one with "
                         "Problem(x, noise)")  # fmt: skip
@@ -38,7 +44,8 @@ def checked_table(ladder: Ladder, problem: Problem, steps: Steps, plan: Plan) ->
     dtype = _check_state(problem.x)
     _check_noise(problem, steps)
     _check_condition(problem)
-    table = make_table(steps, plan, dtype)
+    # What is needed stays known where the plan is, though the rest be traced.
+    table = make_table(steps, plan, dtype)._replace(needed=plan.needed)
     wrong = _lacks_noise(problem, steps) | _made_for_others(steps, plan)
     if wrong is False:
         return table
@@ -71,9 +78,11 @@ def _check_noise(problem: Problem, steps: Steps) -> None:
         same = jax.tree.structure(noise) == jax.tree.structure(problem.x)
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(noise)]
         expected = [(count, *leaf.shape) for leaf in jax.tree.leaves(problem.x)]
-        if not same or shapes != expected:
-            raise ValueError(f"expected stored noise like the state, of shapes {expected}, got "
-                             f"{shapes}")  # fmt: skip
+        real = all(hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+                   for leaf in jax.tree.leaves(noise))  # fmt: skip
+        if not same or shapes != expected or not real:
+            raise ValueError(f"expected stored noise like the state, floating, of shapes "
+                             f"{expected}, got {shapes}")  # fmt: skip
     if steps.noise.ndim > 1:
         row = steps.noise.shape[1:]
         for leaf in jax.tree.leaves(problem.x):
@@ -113,6 +122,9 @@ def _made_for_others(steps: Steps, plan: Plan) -> jax.Array | bool:
     if not plan.made_for.shape[1]:
         return False
     found = fingerprint(steps)
+    if plan.made_for.shape != found.shape:
+        raise ValueError(f"expected plan.made_for of shape {list(found.shape)}, or no columns, got "
+                         f"{list(plan.made_for.shape)}")  # fmt: skip
     # Relative to each coefficient, since a gain may be as small as a step.
     close = 1e-5 * jnp.maximum(jnp.abs(found), jnp.abs(plan.made_for))
     differs = ~jnp.all(jnp.abs(found - plan.made_for) <= close)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Int
 from numpy.typing import ArrayLike
 
+from mlem_jax.checks import check_count
 from mlem_jax.ladder import Ladder
 from mlem_jax.plans.plan import Plan
 from mlem_jax.problem import Problem, batch_size, map_parts, take
@@ -63,6 +64,8 @@ def solve(
             steps.
     """
     table = checked_table(ladder, problem, steps, plan)
+    if not callable(executor):
+        raise TypeError(f"expected an executor, such as solver.segments, got {executor!r}")
     if executor is scan:
         return _solve(ladder, problem, table)
     return executor(ladder, init_carry(table, problem.x), table, problem).x
@@ -116,8 +119,7 @@ def solve_chunks(
     """
     table = checked_table(ladder, problem, steps, plan)
     batch_size(problem)
-    if chunk < 1:
-        raise ValueError(f"expected a chunk of at least 1 sample, got {chunk}")
+    check_count(chunk, "a chunk of at least 1 sample")
     return _solve_chunks(ladder, problem, table, chunk)
 
 

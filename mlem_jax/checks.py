@@ -1,0 +1,58 @@
+"""Whether what was given is a number, a count, a table or a part of the library; knows nothing."""
+
+import operator
+from typing import Any
+
+import numpy as np
+
+
+def is_number(given: Any) -> bool:
+    """Whether it is one real number, finite or not."""
+    if isinstance(given, int | float):
+        return True
+    return getattr(given, "ndim", None) == 0 and np.dtype(given.dtype).kind in "fiu"
+
+
+def is_count(given: Any, least: int = 1) -> bool:
+    """Whether it is a whole number, by its type too, and not less than `least`."""
+    if isinstance(given, bool | np.bool_):
+        return False
+    try:
+        return operator.index(given) >= least
+    except TypeError:
+        return False
+
+
+def check_count(given: Any, wanted: str) -> None:
+    """A whole number of something, at least 1.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if not is_count(given):
+        raise ValueError(f"expected {wanted}, got {given!r}; a whole number, counted from 1")
+
+
+def as_table(given: Any, name: str) -> np.ndarray:
+    """An array in double precision.
+
+    Raises:
+        TypeError: if it is not made of numbers, or is traced.
+    """
+    try:
+        return np.asarray(given, np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"expected {name} made of numbers that are known outside jax.jit, got {given!r:.80}"
+        ) from error
+
+
+def check_kind(given: Any, kind: type, do: str) -> None:
+    """A part of the library, and no other.
+
+    Raises:
+        TypeError: if it is of another type.
+    """
+    if not isinstance(given, kind):
+        article = "" if kind.__name__.endswith("s") and kind.__name__ != "Process" else "a "
+        raise TypeError(f"expected {article}{kind.__name__}, got {type(given).__name__}; {do}")
