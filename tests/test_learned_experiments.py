@@ -176,7 +176,7 @@ def test_the_papers_gates_are_learned_without_knots(settings):
 
 
 def test_learning_says_which_pilot_run_it_misses(settings, tmp_path):
-    with pytest.raises(FileNotFoundError, match="measure them with python"):
+    with pytest.raises(FileNotFoundError, match="measure it with python"):
         learn_gates.run(dataclasses.replace(settings, pilot=tmp_path / "none"))
 
 
