@@ -3,12 +3,15 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from mlem_jax.checks import check_count
+from mlem_jax.checks import check_count, is_number
 from mlem_jax.ladder import Ladder, check_ladder
+from mlem_jax.solver.output import evaluate_level
 from mlem_jax.types import Condition, Params, Scalar, State
 
 
@@ -35,7 +38,7 @@ def measure_costs(
         evaluations: evaluations in one timed scan.
         repeats: timed scans per level.
     """
-    check_ladder(ladder)
+    _check_measured(ladder, x, t, condition)
     check_count(evaluations, "at least 1 of evaluations")
     check_count(repeats, "at least 1 of repeats")
     given = () if condition is None else (condition,)
@@ -69,7 +72,7 @@ def count_flops(
         t: a time.
         condition: as the problem's, where it has one.
     """
-    check_ladder(ladder)
+    _check_measured(ladder, x, t, condition)
     given = () if condition is None else (condition,)
 
     def flops(drift: Callable, params: Params) -> float:
@@ -79,6 +82,25 @@ def count_flops(
     return never_falling(
         [flops(drift, own) for drift, own in zip(ladder.drifts, ladder.params, strict=True)]
     )
+
+
+def _check_measured(ladder: Ladder, x: State, t: Scalar, condition: Condition) -> None:
+    """A state that every level takes, and one time.
+
+    Raises:
+        TypeError: if the state is not made of floating arrays.
+        ValueError: if there is not one time, or a level fails or returns something else.
+    """
+    check_ladder(ladder)
+    leaves = jax.tree.leaves(x)
+    if not leaves or not all(jnp.issubdtype(getattr(leaf, "dtype", int), jnp.floating)
+                             for leaf in leaves):  # fmt: skip
+        raise TypeError(f"expected a state of floating arrays, got {x!r:.80}; the arguments are "
+                        "the ladder, the state and the time")  # fmt: skip
+    if not is_number(t):
+        raise ValueError(f"expected one time, got {t!r:.80}")
+    for k, (drift, params) in enumerate(zip(ladder.drifts, ladder.params, strict=True)):
+        jax.eval_shape(partial(evaluate_level, k, drift), params, x, t, condition)
 
 
 def _scanned(drift: Callable, evaluations: int) -> Callable[..., State]:

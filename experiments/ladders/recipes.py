@@ -126,7 +126,11 @@ def _recipe_of(table: Any, shared: tuple[float, ...], where: str) -> Recipe:
             continue
         kind = float if name == "learning_rate" else int
         least = 0 if name in ("middle", "bottom") else 1e-12
-        if isinstance(value, bool) or not isinstance(value, kind) or not value >= least:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, kind)
+            or not least <= value < float("inf")
+        ):
             raise ValueError(f"expected a number for {name} of {where}, "
                              f"{kind.__name__}, not below {least:g}, got {value!r}")  # fmt: skip
     architecture = {name: table[name] for name in table if name in Architecture._fields}

@@ -265,6 +265,18 @@ def check_logits(logits: Logits) -> None:
     if np.isnan(values).any():
         n, k = np.argwhere(np.isnan(values))[0]
         raise ValueError(f"expected logits without NaN, got one at step {n}, level {k + 1}")
+    refuse_probabilities(logits)
+
+
+def refuse_probabilities(logits: Logits) -> None:
+    """A table of numbers in (0, 1] is taken for probabilities; what is traced passes.
+
+    Raises:
+        ValueError: if it is such a table.
+    """
+    if isinstance(logits, Tracer):
+        return
+    values = np.asarray(logits)
     if ((values > 0) & (values <= 1)).all():
         raise ValueError(
             "expected logits, got a table of numbers in (0, 1], as probabilities are; turn them "

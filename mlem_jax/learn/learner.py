@@ -220,11 +220,12 @@ def gate_learner(
             "more groups, or no_baseline"
         )
 
+    if not jax.tree.leaves(gates.init()):
+        raise ValueError("expected gates with parameters to learn, such as gates.log_linear, got "
+                         "fixed ones")  # fmt: skip
+
     def init() -> LearnState:
         theta = gates.init()
-        if not jax.tree.leaves(theta):
-            raise ValueError("expected gates with parameters to learn, such as gates.log_linear, "
-                             "got fixed ones")  # fmt: skip
         return LearnState(theta, optimiser.init(theta), jnp.zeros((), jnp.int32))
 
     def step(

@@ -13,7 +13,7 @@ import numpy as np
 
 from mlem_jax.checks import check_count, check_kind
 from mlem_jax.draws import Draw, next_level
-from mlem_jax.gates.families import check_logits
+from mlem_jax.gates.families import check_logits, refuse_probabilities
 from mlem_jax.noise import as_key
 from mlem_jax.plans.plan import Plan, drop_idle, make_plan
 from mlem_jax.types import Key, Logits, Openings, Weights
@@ -23,10 +23,12 @@ def weigh(openings: Openings, logits: Logits) -> Plan:
     """w_k = B_k/p_k - B_{k+1}/p_{k+1};  needed_k = B_k or B_{k+1}.
 
     Raises:
-        ValueError: if the openings are no table of bool of the shape of the logits.
+        ValueError: if the openings are no table of bool of the shape of the logits, or these look
+            like probabilities.
     """
     if getattr(logits, "ndim", None) != 2:
         raise ValueError(f"expected logits [steps, levels], got {type(logits).__name__}")
+    refuse_probabilities(logits)
     kind = getattr(openings, "dtype", type(openings).__name__), list(np.shape(openings))
     if kind != (np.bool_, list(logits.shape)):
         raise ValueError(f"expected openings, bool {list(logits.shape)} like the logits, as a draw "

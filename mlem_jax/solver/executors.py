@@ -17,6 +17,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Int
 
+from mlem_jax.checks import is_count
 from mlem_jax.ladder import Ladder
 from mlem_jax.noise import BrownianPath, draw_increment
 from mlem_jax.problem import Problem
@@ -63,10 +64,13 @@ def reporting(report: Report, *, every: int = 1) -> Executor:
         every: steps between two calls.
 
     Raises:
-        ValueError: if `every` is not positive.
+        TypeError: if the report cannot be called.
+        ValueError: if `every` is no whole number from 1 on.
     """
-    if every < 1:
-        raise ValueError(f"expected a report every 1 step or more, got {every}")
+    if not callable(report):
+        raise TypeError(f"expected a report that is called with (done, steps, x), got {report!r}")
+    if not is_count(every):
+        raise ValueError(f"expected a report every 1 step or more, got {every!r}")
     return partial(_run_segments, every=every, report=report)
 
 
