@@ -48,8 +48,8 @@ def pick_levels(ladder: Ladder, levels: Sequence[int]) -> Ladder:
         ValueError: if they do not rise, or one is not there.
     """
     check_ladder(ladder)
-    chosen: tuple[int, ...] = tuple(levels) if isinstance(levels, Iterable) else ()
-    whole = chosen and all(map(is_count, chosen))
+    chosen = list(levels) if isinstance(levels, Iterable) else []
+    whole = bool(chosen) and all(map(is_count, chosen))
     if not whole or chosen[0] < 1 or chosen[-1] > len(ladder) or (np.diff(chosen) <= 0).any():
         raise ValueError(
             f"expected levels that rise, from 1 to {len(ladder)} at most, got {levels!r}"
