@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from mlem_jax.noise import BrownianPath
+from mlem_jax.noise import BrownianPath, draw_increment
 from mlem_jax.types import Condition, State
 
 Noise = BrownianPath | State | None
@@ -53,6 +53,16 @@ def batch_size(problem: Problem) -> int:
         told = ", ".join(f"{sorted(own)} in {name}" for name, own in sizes.items() if own)
         raise ValueError(f"expected as many samples everywhere, at least one, got {told}")
     return every.pop()
+
+
+def increment_at(problem: Problem, step: Int[Array, ""], like: State) -> State | None:
+    """xi[n], like the state; None for an ODE."""
+    noise = problem.noise
+    if noise is None:
+        return None
+    if isinstance(noise, BrownianPath):
+        return draw_increment(noise, step, like)
+    return jax.tree.map(lambda stored, x: stored[step].astype(x.dtype), noise, like)
 
 
 def take(problem: Problem, samples: Int[Array, " some"]) -> Problem:

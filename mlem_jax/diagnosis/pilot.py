@@ -46,9 +46,9 @@ from mlem_jax.checks import check_kind, is_count, is_number
 from mlem_jax.gates.families import Gates, to_probabilities
 from mlem_jax.gates.scale import least_scale
 from mlem_jax.ladder import Ladder, check_ladder
-from mlem_jax.noise import BrownianPath, as_key, draw_increment
+from mlem_jax.noise import as_key
 from mlem_jax.plans.plan import full
-from mlem_jax.problem import Problem, batch_size
+from mlem_jax.problem import Problem, batch_size, increment_at
 from mlem_jax.solver.check import checked_table
 from mlem_jax.solver.step import Table, evaluate_level
 from mlem_jax.steps import Steps
@@ -240,12 +240,8 @@ def _measure(
 
 
 def _with_noise(problem: Problem, table: Table, n: Int[Array, ""], x: State) -> State:
-    noise = problem.noise
-    if noise is None:
-        return x
-    drawn = (draw_increment(noise, n, x) if isinstance(noise, BrownianPath)
-             else jax.tree.map(lambda stored: stored[n], noise))  # fmt: skip
-    return jax.tree.map(lambda x, xi: x + table.noise[n] * xi.astype(x.dtype), x, drawn)
+    drawn = increment_at(problem, n, x)
+    return x if drawn is None else jax.tree.map(lambda x, xi: x + table.noise[n] * xi, x, drawn)
 
 
 def _minus(left: State, right: State) -> State:

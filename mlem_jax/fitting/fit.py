@@ -36,10 +36,10 @@ from numpy.typing import ArrayLike
 from mlem_jax.checks import check_count, is_count, is_number
 from mlem_jax.evaluate import square_errors
 from mlem_jax.ladder import Ladder
-from mlem_jax.noise import BrownianPath, draw_increment
+from mlem_jax.noise import BrownianPath
 from mlem_jax.plans.memory import remember
 from mlem_jax.plans.plan import Memory, Plan, fingerprint, make_plan
-from mlem_jax.problem import Problem, batch_size
+from mlem_jax.problem import Problem, batch_size, increment_at
 from mlem_jax.solver.check import checked_table
 from mlem_jax.solver.output import evaluate_level
 from mlem_jax.solver.step import Carry, Table, init_carry
@@ -202,7 +202,7 @@ def _shared_path(problem: Problem, steps: Steps, fine: State) -> Float[Array, ""
 def _shared_noise(
     problem: Problem, noise: Array, scale: Array, before: State, after: State
 ) -> Float[Array, ""]:
-    increment = _increment(problem, jnp.asarray(0), before)
+    increment = increment_at(problem, jnp.asarray(0), before)
     pushed = jax.tree.map(lambda xi: noise * xi, increment)
     moved = jax.tree.map(lambda x, y: y - scale * x, before, after)
     squares = _inner(pushed, pushed)
@@ -211,16 +211,6 @@ def _shared_noise(
 
 def _inner(left: State, right: State) -> Array:
     return jnp.stack(jax.tree.leaves(jax.tree.map(jnp.vdot, left, right))).sum()
-
-
-def _increment(problem: Problem, n: Int[Array, ""], like: State) -> State:
-    """xi of a step; zeros where there is no noise."""
-    noise = problem.noise
-    if isinstance(noise, BrownianPath):
-        return draw_increment(noise, n, like)
-    if noise is None:
-        return jax.tree.map(jnp.zeros_like, like)
-    return jax.tree.map(lambda stored: stored[n], noise)
 
 
 def _at_step(problem: Problem, n: int) -> Problem:
@@ -260,11 +250,9 @@ def _fit_step(
     slots = len(known) - len(ladder)
     outputs = _outputs(ladder, x, row, problem, chunk)
     values = jax.tree.map(lambda now, then: jnp.concatenate([now, then[:slots]]), outputs, memory)
-    drawn = _increment(problem, jnp.asarray(0), x)
-    free = jax.tree.map(
-        lambda x, then, xi: row.scale * x + jnp.tensordot(row.push, then, 1) + row.noise * xi,
-        x, memory, drawn,
-    )  # fmt: skip
+    free = jax.tree.map(lambda x, then: row.scale * x + jnp.tensordot(row.push, then, 1), x, memory)
+    if (drawn := increment_at(problem, jnp.asarray(0), x)) is not None:
+        free = jax.tree.map(lambda own, xi: own + row.noise * xi, free, drawn)
     gain = jnp.where(row.gain == 0, 1, row.gain)
     target = jax.tree.map(lambda end, own: (end[:seen] - own[:seen]) / gain, goal, free)
     some = jax.tree.map(lambda each: each[:, :seen], values)

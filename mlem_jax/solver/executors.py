@@ -19,8 +19,7 @@ from jaxtyping import Array, Int
 
 from mlem_jax.checks import is_count
 from mlem_jax.ladder import Ladder
-from mlem_jax.noise import BrownianPath, draw_increment
-from mlem_jax.problem import Problem
+from mlem_jax.problem import Problem, increment_at
 from mlem_jax.solver.step import Carry, Table, mlem_step
 from mlem_jax.types import State
 
@@ -81,7 +80,7 @@ def scan_rows(
 
     def body(carry: Carry, n: Int[Array, ""]) -> tuple[Carry, None]:
         row = jax.tree.map(lambda column: column[n], table)
-        increment = _increment(problem, n, carry.x)
+        increment = increment_at(problem, n, carry.x)
         return mlem_step(ladder, carry, row, increment, problem.condition), None
 
     return jax.lax.scan(body, carry, numbers)[0]
@@ -134,15 +133,7 @@ def _segment(
     def body(carry: Carry, n: Int[Array, ""]) -> tuple[Carry, None]:
         row = jax.tree.map(lambda column: column[n], table)
         row = row._replace(needed=np.array(pattern))  # Known, so it needs no predicate.
-        increment = _increment(problem, n, carry.x)
+        increment = increment_at(problem, n, carry.x)
         return mlem_step(ladder, carry, row, increment, problem.condition), None
 
     return jax.lax.scan(body, carry, start + jnp.arange(length))[0]
-
-
-def _increment(problem: Problem, n: Int[Array, ""], like: State) -> State | None:
-    if isinstance(problem.noise, BrownianPath):
-        return draw_increment(problem.noise, n, like)
-    if problem.noise is None:
-        return None
-    return jax.tree.map(lambda stored, x: stored[n].astype(x.dtype), problem.noise, like)
