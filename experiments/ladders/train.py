@@ -55,6 +55,9 @@ class Settings:
     symmetries: shown.Symmetries = "none"
     """How each picture is shown: as it is, mirrored half of the time, left for right (faces, not
     letters), or turned and mirrored in one of the eight ways of a square (seen from above)."""
+    begin: Path | None = None
+    """A trained ladder or a run of this program to go on from: the level of the same number there
+    lends its averaged parameters; default: begin at random."""
     steps: int | None = None
     """Steps of every level; default: those in the file."""
     minutes: float | None = None
@@ -131,7 +134,7 @@ def train_level(
         return trainer.step(state, to_unit(pictures), key, taught)
 
     state = run_steps(
-        directory, trainer.init(initial(network, train.shape[1:], settings.seed)),
+        directory, trainer.init(first(network, directory.name, train.shape[1:], settings)),
         lambda state, pictures: step(state, pictures, taught),
         batches_of(train, recipe.batch, settings), recipe.steps, recipe.batch, pace,
     )  # fmt: skip
@@ -169,6 +172,14 @@ def network_of(architecture: Architecture) -> UNet:
     return UNet(architecture, depthwise_trained if on_cpu else default_depthwise())
 
 
+def first(network: UNet, level: str, shape: tuple[int, ...], settings: Settings) -> Params:
+    """Parameters of a level before its first step here."""
+    if settings.begin is None:
+        return initial(network, shape, settings.seed)
+    folder = settings.begin / level
+    return restore_average(folder / "average" if (folder / "average").is_dir() else folder)[1]
+
+
 def initial(network: UNet, shape: tuple[int, ...], seed: int) -> Params:
     """Parameters before the first step, for pictures of this shape."""
     picture = jnp.zeros((1, *shape), jnp.float32)
@@ -193,6 +204,7 @@ def determining(recipe: Recipe, settings: Settings) -> dict[str, Any]:
         "size": settings.size,
         "symmetries": settings.symmetries,
         "held_out": settings.held_out,
+        "begin": None if settings.begin is None else settings.begin.name,
         "seed": settings.seed,
     }
 
