@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from mlem_jax.checks import check_kind
 from mlem_jax.draws import Draw
-from mlem_jax.ladder import Ladder, check_ladder, known_costs
+from mlem_jax.ladder import Ladder, check_ladder, known_costs, pick_levels
 from mlem_jax.plans.plan import Plan, full
 from mlem_jax.plans.price import Price, price
 from mlem_jax.plans.weigh import draw_plans
@@ -60,8 +60,8 @@ def make_reference(ladder: Ladder, problem: Problem, steps: Steps) -> Batch:
     and not to the size of the steps. Any other ends can stand in its place in a `Batch`.
     """
     check_ladder(ladder)
-    count = len(ladder)
-    return Batch(problem, solve(ladder, problem, steps, full(len(steps.t), count, count)))
+    top = pick_levels(ladder, (len(ladder),))  # What does not run is not compiled either.
+    return Batch(problem, solve(top, problem, steps, full(len(steps.t), 1, 1)))
 
 
 def check_batch(batch: Batch) -> None:

@@ -132,6 +132,15 @@ def fit(ladder=LADDER, problem=NOISELESS, steps=ODE, needed=NEEDED, fine=FINE, m
     return fitting.fit_plan(ladder, problem, steps, needed, fine, memory=memory, **options)
 
 
+SEARCH = fitting.Search({"all": lambda count: ODE}, [(1, 3)], most=6)
+DENSITY = fitting.Density(np.linspace(0, 1, 6), np.ones((6, 3)))
+
+
+def choose(search=SEARCH, budget=10.0, fine=None, density=DENSITY, **options):
+    kept = fitting.Fine(ODE, np.arange(7), FINE) if fine is None else fine
+    return fitting.choose_plan(LADDER, NOISELESS, kept, density, search, budget, **options)
+
+
 FITS = [
     *each("needed", lambda v: fit(needed=v),
           (NEEDED[:5], NEEDED[:, :2], NEEDED[0], np.zeros((6, 3), bool), None, "all",
@@ -151,9 +160,13 @@ FITS = [
         "expected a pilot of at least"),
     row("no problem", lambda: fit(problem=X), "expected a Problem"),
     row("fit without a ladder", lambda: fit(ladder=None), "expected a Ladder"),
-    *each("no candidates", lambda v: fitting.choose_plan(
-        LADDER, NOISELESS, ODE, v, 10.0, KEY, pilot=ODE), ([], None, [None], "all", ODE),
-        "expected .*andidate"),
+    *each("search", lambda v: choose(search=v),
+          (None, [], "all", SEARCH._replace(levels=[(3,)]), SEARCH._replace(levels=[(1, 2)]),
+           SEARCH._replace(grids={}), SEARCH._replace(powers=())), "expected"),
+    *each("budget", lambda v: choose(budget=v), (0, -1, NAN, INF, "all", None, 0.1),
+          "expected .*budget"),
+    *each("fine solution", lambda v: choose(fine=v), (FINE, "fine"), "expected a?.?Fine"),
+    *each("density", lambda v: choose(density=v), (None, NEEDED), "expected a?.?Density"),
 ]  # fmt: skip
 
 

@@ -7,17 +7,33 @@ import pytest
 
 from mlem_jax import Ladder, Problem, brownian_path, draw_starts, grids, solve
 from mlem_jax import steps as sp
-from mlem_jax.fitting import Candidate, choose_plan, density_of, place_levels, sensitivities_on
-from mlem_jax.fitting.choose import along, fine_solution, states_on
+from mlem_jax.diagnosis import measure_sensitivities
+from mlem_jax.fitting import (
+    Search,
+    along,
+    choose_plan,
+    density_of,
+    fine_solution,
+    part_of,
+    place_levels,
+    sensitivities_on,
+    states_on,
+    tables_of,
+)
 from mlem_jax.process import cosine
 
 PROCESS = cosine()
 FINE = sp.ddpm(PROCESS, grids.uniform_grid(1.0, 0.0, 48))
 KEY = jax.random.key(5)
+BUDGET = 161.0
 
 
 def steps_of(count):
-    return sp.ddpm(PROCESS, grids.uniform_grid(1.0, 0.0, count))
+    fine = grids.uniform_grid(1.0, 0.0, 48)
+    return sp.ddpm(PROCESS, grids.subgrid(fine, grids.uniform_grid(1.0, 0.0, count)))
+
+
+SEARCH = Search({"uniform": steps_of}, [(1, 2)], most=24, factors=(2, 3))
 
 
 def curved(params, x, t):
@@ -36,10 +52,13 @@ def problem(batch):
     return Problem(x, brownian_path(KEY, FINE, samples=jnp.arange(batch)))
 
 
-def candidates():
-    yield from (Candidate((2,), steps_of(count), 0.0, (2,), f"top, {count}") for count in (6, 8))
-    for power in (0.0, 1 / 3):
-        yield Candidate((1, 2), steps_of(24), power, (1, 2), f"both, power {power:.1f}")
+def pilot(own, batch):
+    """A problem, its fine solution and where the levels count."""
+    whole, measured = problem(batch), steps_of(12)
+    fine = fine_solution(own, whole, FINE, tables_of(own, SEARCH, BUDGET))
+    some, _ = part_of(along(whole, FINE, measured), fine, 16)
+    return whole, fine, density_of(measure_sensitivities(own, some, measured, KEY, bins=12),
+                                   measured)  # fmt: skip
 
 
 @pytest.mark.parametrize("power", [0.0, 1 / 3, 1.0])
@@ -83,50 +102,55 @@ def test_the_fine_solution_is_kept_where_candidates_step():
     assert path.shape == (7, 3, 4)
 
 
-def test_a_lower_level_is_used_where_it_lies_close_and_left_where_it_is_far_and_costly():
-    seen = []
-    for gap, cost, expected in ((0.02, 1.0, 2), (2.0, 5.5, 1)):
-        choice = choose_plan(
-            ladder(gap, (cost, 20.0)), problem(48), FINE, list(candidates()), 161.0, KEY,
-            pilot=steps_of(12), samples=(16, 48),
-            report=lambda stage, candidate, error: seen.append((stage, candidate.name, error)),
-        )  # fmt: skip
-        assert len(choice.candidate.levels) == expected
-        assert choice.cost <= 181.0
-        finished = choice.errors[:, -1]
-        assert np.nanmin(finished) == float(choice.fit.held_out_error)
-    assert all(np.isfinite(error) for _, _, error in seen)
+@pytest.mark.parametrize(("gap", "cost", "levels"), [(0.02, 1.0, (1, 2)), (20.0, 5.5, (2,))])
+def test_a_lower_level_is_used_where_it_lies_close_and_left_where_it_is_far_and_costly(
+    gap, cost, levels
+):
+    own, seen = ladder(gap, (cost, 20.0)), {}
+    choice = choose_plan(own, *pilot(own, 48), SEARCH, BUDGET, report=seen.__setitem__)
+    assert choice.candidate.levels == levels
+    assert choice.cost <= BUDGET + 20
+    assert seen == choice.errors
+    assert min(seen.values()) == choice.errors[choice.candidate]
+    assert choice.errors[choice.candidate] == float(choice.fit.held_out_error)
+    assert any(len(candidate.levels) == 1 for candidate in seen)
+
+
+def test_every_place_power_and_memory_is_tried_from_the_best_before():
+    own, seen = ladder(0.02), {}
+    choose_plan(own, *pilot(own, 24), SEARCH, BUDGET, report=seen.__setitem__)
+    both = [candidate for candidate in seen if len(candidate.levels) == 2]
+    assert {candidate.steps for candidate in both} == {16, 24}
+    assert {candidate.power for candidate in both} == set(SEARCH.powers)
+    assert {candidate.memory for candidate in both} == set(SEARCH.memories)
 
 
 def test_what_is_in_the_cache_is_not_fitted_again():
-    cache, seen = {}, []
-    given = ladder(0.02), problem(16), FINE, list(candidates())[:2], 161.0, KEY
-    first = choose_plan(*given, pilot=steps_of(12), samples=(8, 16), cache=cache)
-    cache |= dict.fromkeys(cache, 7.0)
-    again = choose_plan(*given, pilot=steps_of(12), samples=(8, 16), cache=cache,
-                        report=lambda stage, candidate, error: seen.append(error))  # fmt: skip
-    assert seen
-    assert set(seen) == {7.0}
+    own, cache, seen = ladder(0.02), {}, {}
+    given = own, *pilot(own, 16), SEARCH, BUDGET
+    first = choose_plan(*given, cache=cache)
+    cache |= dict.fromkeys(cache, 7.0) | {str(tuple(first.candidate)): 6.0}
+    again = choose_plan(*given, cache=cache, report=seen.__setitem__)
+    assert set(seen.values()) == {6.0, 7.0}
     np.testing.assert_array_equal(again.fit.plan.weights, first.fit.plan.weights)
 
 
 def test_the_chosen_plan_runs_on_new_samples_about_as_well_as_was_said():
     own, many = ladder(0.02), problem(96)
-    choice = choose_plan(own, take_first(many, 48), FINE, list(candidates()), 161.0,
-                         jax.random.key(7), pilot=steps_of(12), samples=(16, 48))  # fmt: skip
-    steps = choice.candidate.steps
-    fine = states_on(fine_solution(own, many, FINE, [steps]), steps)
-    ends = solve(own, along(many, FINE, steps), steps, choice.fit.plan)
+    choice = choose_plan(own, *pilot(own, 48), SEARCH, BUDGET)
+    fine = states_on(fine_solution(own, many, FINE, [choice.steps]), choice.steps)
+    ends = solve(own, along(many, FINE, choice.steps), choice.steps, choice.fit.plan)
     error = ((ends - fine[-1]) ** 2)[48:].mean()
     assert 0.3 < float(error / choice.fit.held_out_error) < 3
 
 
-def take_first(many, count):
-    path = many.noise._replace(samples=many.noise.samples[:count])
-    return Problem(many.x[:count], path)
-
-
-def test_a_budget_that_suits_no_candidate_is_refused():
-    with pytest.raises(ValueError, match="a candidate that a budget of 3 suits"):
-        choose_plan(ladder(0.1), problem(16), FINE, list(candidates()), 3.0, KEY,
-                    pilot=steps_of(12))  # fmt: skip
+@pytest.mark.parametrize(("change", "budget", "message"), [
+    ({}, 3.0, "a budget that pays for a candidate"),
+    ({}, -1.0, "a positive budget"),
+    ({"levels": [(1,)]}, BUDGET, "two or more levels that end at the top"),
+    ({"grids": {}}, BUDGET, "one or more grids"),
+])  # fmt: skip
+def test_a_search_that_finds_nothing_is_refused(change, budget, message):
+    own = ladder(0.1)
+    with pytest.raises(ValueError, match=message):
+        choose_plan(own, *pilot(own, 16), SEARCH._replace(**change), budget)

@@ -1,6 +1,7 @@
 """Fitted plans: weights by least squares along the method's own path, and the choice of places."""
 
-from mlem_jax.fitting.choose import Candidate, Choice, choose_plan, fine_solution, states_on
+from mlem_jax.fitting.choose import Candidate, Choice, Search, choose_plan, tables_of
+from mlem_jax.fitting.fine import Fine, along, fine_solution, part_of, states_on
 from mlem_jax.fitting.fit import Fit, fit_plan
 from mlem_jax.fitting.places import Density, density_of, place_levels, sensitivities_on
 
@@ -8,12 +9,17 @@ __all__ = [
     "Candidate",
     "Choice",
     "Density",
+    "Fine",
     "Fit",
+    "Search",
+    "along",
     "choose_plan",
     "density_of",
     "fine_solution",
     "fit_plan",
+    "part_of",
     "place_levels",
     "sensitivities_on",
     "states_on",
+    "tables_of",
 ]

@@ -1,47 +1,64 @@
 """The choice of a fitted plan: which levels, how many steps, which grid, where each level runs.
 
-A closed loop: candidates are fitted on a part of the pilot batch and judged on its other part, the
-better half of them on more samples, until one is left. One network with fitted weights is among
-them, so the choice is no worse than that, but for the noise of the samples that judge.
+A closed loop: a candidate is fitted on a part of the pilot batch and judged on its other part.
+First every grid is tried with every number of steps; then, one after the other, other levels, other
+places and other memories, each time going on from the best. One network with fitted weights, on the
+best of the grids, is among the candidates, so the choice is no worse than that, but for the noise
+of the samples that judge.
 """
 
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
-from mlem_jax.diagnosis.pilot import measure_sensitivities
+from mlem_jax.checks import check_kind, is_number
+from mlem_jax.fitting.fine import Fine, along, states_on
 from mlem_jax.fitting.fit import Fit, fit_plan
-from mlem_jax.fitting.places import Density, density_of, place_levels, sensitivities_on
+from mlem_jax.fitting.places import Density, place_levels, sensitivities_on
 from mlem_jax.ladder import Ladder, known_costs, pick_levels
-from mlem_jax.noise import BrownianPath, brownian_path
-from mlem_jax.plans.plan import full
 from mlem_jax.plans.price import price
-from mlem_jax.problem import Problem, batch_size, take
-from mlem_jax.solver.solve import solve_path
+from mlem_jax.problem import Problem, batch_size
 from mlem_jax.steps import Steps
-from mlem_jax.types import Key, State
 
 
 class Candidate(NamedTuple):
-    """A way to spend the budget.
+    """A way to spend a budget.
 
     Attributes:
         levels: of the ladder, 1 the cheapest, ending at the top.
-        steps: the integrator, on points of the fine steps.
+        grid: its name among those of the search.
+        steps: how many.
         power: of v / c in the density of the places; see `place_levels`.
-        memory: how many earlier outputs are known of each of these levels.
-        name: of this candidate alone; for whoever prints it.
+        memory: how many earlier outputs are known of each lower level, and of the top.
     """
 
     levels: tuple[int, ...]
-    steps: Steps
+    grid: str
+    steps: int
     power: float
-    memory: tuple[int, ...]
-    name: str
+    memory: tuple[int, int]
+
+
+class Search(NamedTuple):
+    """What is tried; of each the first is where the search begins.
+
+    Attributes:
+        grids: by name, from a number of steps to steps on points of the fine ones.
+        levels: of the ladder, each a tuple that ends at the top.
+        most: steps that a grid can have.
+        factors: numbers of steps, in evaluations of the top that the budget would pay.
+        powers: of the density of the places.
+        memories: earlier outputs known of each lower level, and of the top.
+    """
+
+    grids: Mapping[str, Callable[[int], Steps]]
+    levels: Sequence[tuple[int, ...]]
+    most: int
+    factors: Sequence[float] = (2, 3, 5)
+    powers: Sequence[float] = (1 / 3, 0.2, 0.5)
+    memories: Sequence[tuple[int, int]] = ((1, 2), (0, 1), (2, 3))
 
 
 class Choice(NamedTuple):
@@ -49,174 +66,154 @@ class Choice(NamedTuple):
 
     Attributes:
         candidate: the best.
-        fit: its plan, fitted on all samples but those held out.
+        steps: its steps.
+        fit: its plan, and the errors on the samples fitted and on those that judged.
         cost: of the plan, in the unit of the ladder's costs.
-        errors: held-out error of every candidate in the rounds that it was in [rounds], NaN after
-            it had left.
+        errors: held-out error of every candidate that was tried.
     """
 
     candidate: Candidate
+    steps: Steps
     fit: Fit
     cost: float
-    errors: Float[np.ndarray, "candidates rounds"]
+    errors: dict[Candidate, float]
 
 
-Report = Callable[[str, Candidate, float], None]
-"""`(stage, candidate, held-out error)`, after each fit."""
-
-
-class Fine(NamedTuple):
-    """The fine solution at the points that candidates step through.
-
-    Attributes:
-        steps: the fine steps.
-        done: after how many of them the states are kept, rising.
-        states: the states then.
-    """
-
-    steps: Steps
-    done: np.ndarray
-    states: State
+Report = Callable[[Candidate, float], None]
+"""`(candidate, held-out error)`, after each fit."""
 
 
 def choose_plan(
     ladder: Ladder,
     problem: Problem,
-    fine: Steps,
-    candidates: Sequence[Candidate],
+    fine: Fine,
+    density: Density,
+    search: Search,
     budget: float,
-    key: Key,
     *,
-    pilot: Steps,
-    samples: Sequence[int] = (24, 64),
-    held_out: float = 1 / 4,
+    held_out: float = 1 / 3,
     cache: MutableMapping[str, float] | None = None,
     report: Report | None = None,
 ) -> Choice:
-    """argmin over the candidates of the held-out error of their fitted plans, by halving.
+    """argmin of the held-out error of fitted plans over grids x steps, levels, places and memories.
 
     Args:
         ladder: the levels, with their costs.
-        problem: starts, conditions, and a path over the fine steps, or None for an ODE.
-        fine: the steps whose solution by the top level is to be approached.
-        candidates: see `Candidate`; those that the budget does not suit are left out.
+        problem: the pilot batch: starts, conditions, and a path over the fine steps, or None for an
+            ODE.
+        fine: its solution by the top level, from `fine_solution`, at the points of `tables_of`.
+        density: where the levels count, from a pilot run.
+        search: what is tried.
         budget: in the unit of the costs.
-        key: of the pilot run.
-        pilot: one-step steps on points of the fine ones, along which sensitivities are measured.
-        samples: how many samples the candidates of each round are fitted and judged on; after
-            each round the better half of them goes on.
         held_out: share of the samples that judge.
-        cache: held-out errors by the name of a candidate and the number of samples; what is in it
-            is not fitted again, so one that is kept on disk makes the choice resumable. It must be
-            of the same ladder, problem and budget.
+        cache: held-out errors by the text of a candidate; what is in it is not fitted again, so one
+            that is kept on disk makes the choice resumable. It must be of the same ladder, problem
+            and fine solution, and of this budget.
         report: called after each fit, for a progress bar.
 
     Raises:
-        ValueError: if no candidate suits the budget, or as `fit_plan`.
+        ValueError: if the budget pays for no candidate, or as `fit_plan`.
     """
-    count = batch_size(problem)
-    kept = fine_solution(ladder, problem, fine, [each.steps for each in candidates])
-    density = _measure_density(ladder, problem, fine, pilot, key, min(samples[0], count))
-    running = list(_placed(ladder, candidates, density, budget))
-    if not running:
-        raise ValueError(f"expected a candidate that a budget of {budget:g} suits, got none of "
-                         f"{len(candidates)}; take fewer steps, or cheaper levels")  # fmt: skip
-    cache = {} if cache is None else cache
-    errors = np.full((len(candidates), len(samples)), np.nan)
-    sizes = [min(size, count) for size in samples]
-    for number, size in enumerate(sizes):
-        for place, needed in running:
-            own, name = candidates[place], f"{candidates[place].name}, {size} samples"
-            if name not in cache:
-                found = _fitted(ladder, problem, kept, own, needed, size, held_out)
-                cache[name] = float(found.held_out_error)
-            errors[place, number] = cache[name]
-            if report is not None:
-                report(f"{number + 1} of {len(sizes)}", own, cache[name])
-        running.sort(key=lambda given: np.nan_to_num(errors[given[0], number], nan=np.inf))
-        running = running[: max(1, len(running) // 2)] if number + 1 < len(sizes) else running
-    best, needed = running[0]
-    chosen = candidates[best]
-    fit = _fitted(ladder, problem, kept, chosen, needed, sizes[-1], held_out)
-    costs = known_costs(pick_levels(ladder, chosen.levels))
-    return Choice(chosen, fit, float(price(fit.plan, costs).costs.sum()), errors)
+    check_kind(fine, Fine, "fine_solution makes one")
+    check_kind(density, Density, "density_of makes one")
+    _check_search(ladder, search, budget)
+    errors: dict[Candidate, float] = {}
+    kept = {} if cache is None else cache
+    judges = max(1, round(held_out * batch_size(problem)))
 
-
-def fine_solution(ladder: Ladder, problem: Problem, fine: Steps, coarse: Iterable[Steps]) -> Fine:
-    """The top level at every fine step, kept where any of the coarse steps begins or ends."""
-    done = np.unique(np.concatenate([points_on(fine, own) for own in coarse]))
-    top = full(len(fine.t), len(ladder), len(ladder))
-    return Fine(fine, done, solve_path(ladder, problem, fine, top, keep=done).states)
-
-
-def points_on(fine: Steps, coarse: Steps) -> np.ndarray:
-    """After how many fine steps each coarse one begins, and the last one ends.
-
-    Raises:
-        ValueError: if a coarse step does not begin and end where fine ones do.
-    """
-    path = brownian_path(jax.random.key(0), fine, coarse, samples=jnp.arange(1))
-    return np.append(np.asarray(path.first), np.asarray(path.last)[-1])
-
-
-def along(problem: Problem, fine: Steps, coarse: Steps) -> Problem:
-    """The problem with the same Brownian paths in coarser steps."""
-    noise = problem.noise
-    if not isinstance(noise, BrownianPath):
-        return problem
-    return problem._replace(noise=brownian_path(noise.key, fine, coarse, samples=noise.samples))
-
-
-def states_on(fine: Fine, coarse: Steps) -> State:
-    """The fine solution at the beginnings of coarse steps and at the end."""
-    places = np.searchsorted(fine.done, points_on(fine.steps, coarse))
-    return jax.tree.map(lambda leaf: leaf[places], fine.states)
-
-
-def _measure_density(
-    ladder: Ladder, problem: Problem, fine: Steps, pilot: Steps, key: Key, samples: int
-) -> Density:
-    some = take(along(problem, fine, pilot), jnp.arange(samples))
-    if len(ladder) == 1:
-        return density_of(jnp.full((len(pilot.t), 1), jnp.inf), pilot)
-    bins = min(16, len(pilot.t))
-    return density_of(measure_sensitivities(ladder, some, pilot, key, bins=bins), pilot)
-
-
-def _placed(
-    ladder: Ladder, candidates: Sequence[Candidate], density: Density, budget: float
-) -> Iterator[tuple[int, Bool[np.ndarray, "steps levels"]]]:
-    """Candidates by number, with where their levels run; without those of another budget."""
-    costs = known_costs(ladder)
-    for place, candidate in enumerate(candidates):
-        count, top = len(candidate.steps.t), costs[-1]
-        if len(candidate.levels) == 1:
-            # One network, at every step: its steps are its budget.
-            if 0.9 * budget <= count * top <= 1.001 * budget:
-                yield place, np.ones((count, 1), bool)
-            continue
+    def fitted(candidate: Candidate, needed: Bool[np.ndarray, "steps levels"]) -> Fit:
         own = pick_levels(ladder, candidate.levels)
-        values = density.values[:, np.array(candidate.levels) - 1].copy()
-        values[:, 0] = np.inf
-        found = sensitivities_on(density._replace(values=values), candidate.steps)
-        least = count * own.costs[0] + sum(own.costs[1:])
-        if least < budget < 0.95 * count * sum(own.costs):
-            yield place, place_levels(own, found, budget, power=candidate.power)
+        steps = search.grids[candidate.grid](candidate.steps)
+        lower, top = candidate.memory
+        return fit_plan(own, along(problem, fine.steps, steps), steps, needed,
+                        states_on(fine, steps), memory=(lower,) * (len(own) - 1) + (top,),
+                        held_out=judges)  # fmt: skip
+
+    def judge(candidate: Candidate) -> float:
+        if candidate in errors:
+            return errors[candidate]
+        needed = places_of(ladder, candidate, search, density, budget)
+        if needed is None:
+            return np.inf
+        if (name := str(tuple(candidate))) not in kept:
+            kept[name] = float(fitted(candidate, needed).held_out_error)
+        errors[candidate] = kept[name] if np.isfinite(kept[name]) else np.inf
+        if report is not None:
+            report(candidate, errors[candidate])
+        return errors[candidate]
+
+    best = min(_starts(ladder, search, budget), key=judge)
+    for changed in _changes(search):
+        best = min([best, *(best._replace(**change) for change in changed)], key=judge)
+    best = min([*_alone(ladder, search, budget), best], key=judge)
+    needed = places_of(ladder, best, search, density, budget)
+    if needed is None:
+        raise ValueError(f"expected a budget that pays for a candidate, got {budget:g}; take fewer "
+                         "steps, or cheaper levels")  # fmt: skip
+    fit = fitted(best, needed)
+    costs = known_costs(pick_levels(ladder, best.levels))
+    steps = search.grids[best.grid](best.steps)
+    return Choice(best, steps, fit, float(price(fit.plan, costs).costs.sum()), errors)
 
 
-def _fitted(
-    ladder: Ladder,
-    problem: Problem,
-    fine: Fine,
-    candidate: Candidate,
-    needed: Bool[np.ndarray, "steps levels"],
-    size: int,
-    held_out: float,
-) -> Fit:
-    samples = jnp.arange(size)
-    own = take(along(problem, fine.steps, candidate.steps), samples)
-    path = jax.tree.map(lambda leaf: leaf[:, samples], states_on(fine, candidate.steps))
-    return fit_plan(
-        pick_levels(ladder, candidate.levels), own, candidate.steps, needed, path,
-        memory=candidate.memory, held_out=max(1, round(held_out * size)),
-    )  # fmt: skip
+def tables_of(ladder: Ladder, search: Search, budget: float) -> list[Steps]:
+    """The steps of all candidates, for `fine_solution`."""
+    candidates = (*_starts(ladder, search, budget), *_alone(ladder, search, budget))
+    every = {(one.grid, one.steps) for one in candidates}
+    return [search.grids[grid](count) for grid, count in sorted(every)]
+
+
+def places_of(
+    ladder: Ladder, candidate: Candidate, search: Search, density: Density, budget: float
+) -> Bool[np.ndarray, "steps levels"] | None:
+    """Which levels of a candidate run when: its lowest always; None if the budget does not suit."""
+    costs, count = known_costs(ladder), candidate.steps
+    if len(candidate.levels) == 1:
+        # One network, at every step: its steps are its budget.
+        return np.ones((count, 1), bool) if count * costs[-1] <= 1.001 * budget else None
+    own = pick_levels(ladder, candidate.levels)
+    least = count * own.costs[0] + sum(own.costs[1:])
+    if not least < budget < 0.95 * count * sum(own.costs):
+        return None
+    values = density.values[:, np.array(candidate.levels) - 1].copy()
+    values[:, 0] = np.inf
+    steps = search.grids[candidate.grid](count)
+    found = sensitivities_on(density._replace(values=values), steps)
+    return place_levels(own, found, budget, power=candidate.power)
+
+
+def _starts(ladder: Ladder, search: Search, budget: float) -> Iterator[Candidate]:
+    """Every grid with every number of steps."""
+    paid = budget / known_costs(ladder)[-1]
+    for grid in search.grids:
+        for factor in search.factors:
+            yield Candidate(search.levels[0], grid, min(round(factor * paid), search.most),
+                            search.powers[0], search.memories[0])  # fmt: skip
+
+
+def _changes(search: Search) -> Iterator[list[dict[str, object]]]:
+    """What is changed in the best so far, one thing after the other."""
+    yield [{"levels": levels} for levels in search.levels[1:]]
+    yield [{"power": power} for power in search.powers[1:]]
+    yield [{"memory": memory} for memory in search.memories[1:]]
+
+
+def _alone(ladder: Ladder, search: Search, budget: float) -> Iterator[Candidate]:
+    """The top level at as many steps as the budget pays."""
+    count = int(1.001 * budget / known_costs(ladder)[-1])
+    for grid in search.grids:
+        if 2 <= count <= search.most:
+            yield Candidate((len(ladder),), grid, count, 0.0, (0, 2))
+
+
+def _check_search(ladder: Ladder, search: Search, budget: float) -> None:
+    check_kind(search, Search, "make one of grids and levels")
+    if not (is_number(budget) and 0 < budget < float("inf")):
+        raise ValueError(f"expected a positive budget in the unit of the costs, got {budget!r}")
+    for name in ("grids", "levels", "factors", "powers", "memories"):
+        if not len(getattr(search, name)):
+            raise ValueError(f"expected one or more {name} to try, got none")
+    for levels in search.levels:
+        if len(levels) < 2 or levels[-1] != len(ladder):
+            raise ValueError(f"expected two or more levels that end at the top, {len(ladder)}, got "
+                             f"{levels!r}")  # fmt: skip

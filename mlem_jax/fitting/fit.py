@@ -15,9 +15,6 @@ level that runs and 0 elsewhere. As x_n is the method's own state, the fit sees 
 errors and makes up for them, sees how deviations propagate through the levels without linearising,
 and corrects the steps' own discretisation. The result is an ordinary plan with memory.
 
-The least squares are solved by a QR decomposition, not by normal equations: a level's output and
-its last one are nearly parallel, and in single precision a squared condition is too much.
-
 References:
     Shaul et al. 2024, arXiv:2403.01329: such weights for one network and an ODE.
     Schaden & Ullmann 2020, arXiv:2003.08324: best linear unbiased estimators over levels.
@@ -25,7 +22,7 @@ References:
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +32,7 @@ from numpy.typing import ArrayLike
 
 from mlem_jax.checks import check_count, is_count, is_number
 from mlem_jax.evaluate import square_errors
+from mlem_jax.fitting.regression import fit_step
 from mlem_jax.ladder import Ladder
 from mlem_jax.noise import BrownianPath
 from mlem_jax.plans.memory import remember
@@ -42,9 +40,9 @@ from mlem_jax.plans.plan import Memory, Plan, fingerprint, make_plan
 from mlem_jax.problem import Problem, batch_size, increment_at
 from mlem_jax.solver.check import checked_table
 from mlem_jax.solver.output import evaluate_level
-from mlem_jax.solver.step import Carry, Table, init_carry
+from mlem_jax.solver.step import Table, init_carry
 from mlem_jax.steps import Steps
-from mlem_jax.types import State
+from mlem_jax.types import Condition, Drift, Params, Scalar, State
 
 
 class Fit(NamedTuple):
@@ -119,12 +117,14 @@ def fit_plan(
     rows, found = jax.tree.map(np.asarray, (table, known, base)), []
     for n in range(len(ran)):
         row, known_now, base_now = jax.tree.map(lambda column, n=n: column[n], rows)
-        carry, *told = _fit_step(
-            ladder, _at_step(problem, n), carry, row, _state(fine, n + 1), known_now, base_now,
-            np.asarray(ridge, base.dtype), seen, _divisor(count, chunk),
-        )  # fmt: skip
+        outputs = _outputs(ladder, carry.x, row, problem, _divisor(count, chunk))
+        increment = _increment(_at_step(problem, n), problem.x)
+        goal = _state(fine, n + 1)
+        carry, *told = fit_step(
+            outputs, increment, carry, row, goal, known_now, base_now, ridge, seen
+        )
         found.append(told)
-    coefficients, gaps = (jnp.stack(column) for column in zip(*found, strict=True))
+    coefficients, gaps = (jnp.asarray(np.stack(column)) for column in zip(*found, strict=True))
     weights, read = coefficients[:, : len(ladder)], coefficients[:, len(ladder) :]
     plan = Plan(weights, ran, Memory(read, slots.keep, slots.write), fingerprint(steps))
     errors = square_errors(carry.x, _state(fine, len(ran)))
@@ -228,99 +228,37 @@ def _at_step(problem: Problem, n: int) -> Problem:
 
 
 @jax.jit
+def _increment(problem: Problem, like: State) -> State | None:
+    return increment_at(problem, jnp.asarray(0), like)
+
+
+@jax.jit
 def _state(stacked: State, n: Int[Array, ""] | int) -> State:
     return jax.tree.map(lambda leaf: leaf[n], stacked)
 
 
-@partial(jax.jit, static_argnums=(8, 9))
-def _fit_step(
-    ladder: Ladder,
-    problem: Problem,
-    carry: Carry,
-    row: Table,
-    goal: State,
-    known: Bool[Array, " known"],
-    base: Float[Array, " known"],
-    ridge: Float[Array, ""],
-    seen: int,
-    chunk: int,
-) -> tuple[Carry, Float[Array, " known"], Float[Array, " 2"]]:
-    """The carry after a step with the best coefficients, these, and the gaps they leave."""
-    x, memory = carry
-    slots = len(known) - len(ladder)
-    outputs = _outputs(ladder, x, row, problem, chunk)
-    values = jax.tree.map(lambda now, then: jnp.concatenate([now, then[:slots]]), outputs, memory)
-    free = jax.tree.map(lambda x, then: row.scale * x + jnp.tensordot(row.push, then, 1), x, memory)
-    if (drawn := increment_at(problem, jnp.asarray(0), x)) is not None:
-        free = jax.tree.map(lambda own, xi: own + row.noise * xi, free, drawn)
-    gain = jnp.where(row.gain == 0, 1, row.gain)
-    target = jax.tree.map(lambda end, own: (end[:seen] - own[:seen]) / gain, goal, free)
-    some = jax.tree.map(lambda each: each[:, :seen], values)
-    coefficients, gaps = _least_squares(some, target, known, base, ridge)
-    coefficients = jnp.where(row.gain == 0, base, coefficients)
-    estimate = jax.tree.map(lambda each: jnp.tensordot(coefficients, each, 1), values)
-    moved = jax.tree.map(lambda own, f: own + row.gain * f, free, estimate)
-    memory = jax.tree.map(
-        lambda then, now, f: jnp.tensordot(row.keep, then, 1)
-        + jnp.tensordot(row.write, jnp.concatenate([now, f[None]]), 1),
-        memory, outputs, estimate,
-    )  # fmt: skip
-    return Carry(moved, memory), coefficients, gaps
-
-
 def _outputs(ladder: Ladder, x: State, row: Table, problem: Problem, chunk: int) -> State:
-    """Outputs of the levels [levels, batch, ...]; zeros of those that do not run."""
+    """Outputs of the levels [levels, batch, ...]; zeros of those that do not run.
 
-    def of_level(k: int) -> State:
-        def run(x: State) -> State:
-            return _in_chunks(
-                lambda x, condition: evaluate_level(
-                    k, ladder.drifts[k], ladder.params[k], x, row.t, condition
-                ),
-                (x, problem.condition), chunk,
-            )  # fmt: skip
-
-        return jax.lax.cond(row.needed[k], run, lambda x: jax.tree.map(jnp.zeros_like, x), x)
-
-    each = [of_level(k) for k in range(len(ladder))]
+    A program per level, not per plan: what is needed is known, so there is no predicate, and other
+    plans, memories and steps compile no network anew.
+    """
+    given = row.t, problem.condition, chunk
+    each = [
+        _output(k, drift, params, x, *given) if row.needed[k] else jax.tree.map(jnp.zeros_like, x)
+        for k, (drift, params) in enumerate(zip(ladder.drifts, ladder.params, strict=True))
+    ]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
 
 
-def _in_chunks(function: Any, given: tuple[State, Any], chunk: int) -> State:
-    """A function of a batch, so many samples at a time; `chunk` divides the batch."""
-    cut = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk, *leaf.shape[1:]), given)
-    ends = jax.lax.map(lambda part: function(*part), cut)
-    return jax.tree.map(lambda end, x: end.reshape(x.shape), ends, given[0])
-
-
-def _least_squares(
-    values: State,
-    target: State,
-    known: Bool[Array, " known"],
-    base: Float[Array, " known"],
-    ridge: Array,
-) -> tuple[Float[Array, " known"], Float[Array, " 2"]]:
-    """c = base + argmin_d |target - base . v - d . v|^2 + ridge |v|^2 |d|^2, by QR.
-
-    Values that are not known have no coefficient. Also the mean squares left with base and with c.
-    """
-    left = jax.tree.map(lambda goal, each: goal - jnp.tensordot(base, each, 1), target, values)
-    columns = jnp.concatenate(
-        [each.reshape(len(known), -1) for each in jax.tree.leaves(values)], axis=1
-    )
-    columns = jnp.where(known[:, None], columns, 0)
-    rest = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(left)])
-    scale = jnp.sqrt((columns**2).sum(axis=1).max())
-    # Rows that hold each coefficient at its base; of what is not known, with all force.
-    anchors = jnp.diag(jnp.where(known, jnp.sqrt(ridge), 1.0) * jnp.maximum(scale, 1e-30))
-    matrix = jnp.concatenate([columns, anchors], axis=1).T
-    goal = jnp.concatenate([rest, jnp.zeros(len(known), rest.dtype)])
-    triangle = jnp.linalg.qr(jnp.column_stack([matrix, goal]), mode="r")
-    change = jax.scipy.linalg.solve_triangular(triangle[:-1, :-1], triangle[:-1, -1])
-    change = jnp.where(known, change, 0)
-    after = rest - change @ columns
-    gaps = jnp.stack([jnp.mean(rest**2), jnp.mean(after**2)])
-    return base + change, gaps
+@partial(jax.jit, static_argnums=(0, 1, 6))
+def _output(
+    k: int, drift: Drift, params: Params, x: State, t: Scalar, condition: Condition, chunk: int
+) -> State:
+    """f^k(x, t), so many samples at a time; `chunk` divides the batch."""
+    cut = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk, *leaf.shape[1:]), (x, condition))
+    ends = jax.lax.map(lambda part: evaluate_level(k, drift, params, part[0], t, part[1]), cut)
+    return jax.tree.map(lambda end, x: end.reshape(x.shape), ends, x)
 
 
 def _divisor(count: int, most: int) -> int:

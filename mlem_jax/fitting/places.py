@@ -76,7 +76,8 @@ def place_levels(
     """
     costs = jnp.asarray(known_costs(ladder), sensitivities.dtype)
     always = jnp.isinf(sensitivities)
-    rates = jnp.where(always, jnp.inf, jnp.where(always, 1.0, sensitivities / costs) ** power)
+    worth = jnp.where(always, 1.0, sensitivities / costs[None, :]) ** power
+    rates = jnp.where(always, jnp.inf, worth)
 
     def chances(scale: Scalar) -> Probabilities:
         return jnp.where(always, 1.0, jnp.clip(scale * rates, 1e-12, 1.0))

@@ -1,0 +1,98 @@
+"""What fits are made on: a pilot batch, its fine solution, and where the levels count."""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
+from experiments.ladders.shipped import Trained
+from mlem_jax import Problem, Steps, brownian_path, draw_starts
+from mlem_jax.diagnosis import measure_sensitivities
+from mlem_jax.fitting import (
+    Density,
+    Fine,
+    Search,
+    along,
+    density_of,
+    fine_solution,
+    part_of,
+    tables_of,
+)
+from mlem_jax.grids import Grid
+
+KINDS = {"uniform": 1, "log-SNR": 1, "log-SNR, second order": 2, "uniform, second order": 2}
+"""Grids, and the order of the step table on each."""
+
+
+class Pilot(NamedTuple):
+    """A batch to fit on; no result is judged on it.
+
+    Attributes:
+        problem: starts and paths over the fine steps.
+        fine: the top level's solution, at the points of what is tried.
+        density: where the levels count.
+    """
+
+    problem: Problem
+    fine: Fine
+    density: Density
+
+
+def grid_of(name: str, fine: Grid, count: int) -> tuple[Grid, int]:
+    """The times of a grid of `KINDS`, and the order of the steps on it."""
+    return coarse_grids(fine, count)[name.partition(",")[0]], KINDS[name]
+
+
+def search_of(sampler: str, fine: Grid, levels: int, **tried: Any) -> Search:
+    """Every grid of `KINDS`; the bottom, a middle level, or both, below the top."""
+    below = [(1,), *((level,) for level in range(2, levels)), *([(1, levels - 1)] * (levels > 2))]
+
+    def steps_of(name: str, count: int) -> Steps:
+        return SAMPLERS[sampler].table(*grid_of(name, fine, count))
+
+    grids = {name: partial(steps_of, name) for name in KINDS}
+    tuples = [(*own, levels) for own in below]
+    return Search(grids, tuples, most=(len(fine) - 1) // 2, **tried)
+
+
+def make_pilot(
+    sampler: str,
+    trained: Trained,
+    search: Search,
+    budgets: Iterable[float],
+    *,
+    images: int,
+    reference_steps: int,
+    seed: int,
+    further: Iterable[Steps] = (),
+) -> Pilot:
+    """A pilot batch, solved finely and measured.
+
+    Args:
+        sampler: its name.
+        trained: the ladder.
+        search: what will be tried.
+        budgets: for which.
+        images: pictures of the batch.
+        reference_steps: steps of the fine solution.
+        seed: of the starts and the Brownian paths.
+        further: steps besides those tried that will be fitted.
+    """
+    table = SAMPLERS[sampler].table(fine_grid(reference_steps))
+    # Not the keys that starts to be judged are drawn with.
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 2), 3)
+    samples = jnp.arange(images)
+    x = draw_starts(keys[0], samples, trained.shape)
+    noisy = SAMPLERS[sampler].noisy
+    problem = Problem(x, brownian_path(keys[1], table, samples=samples) if noisy else None)
+    every = [own for budget in budgets for own in tables_of(trained.ladder, search, budget)]
+    fine = fine_solution(trained.ladder, problem, table, [*every, *further])
+    times = coarse_grids(fine_grid(reference_steps), min(50, reference_steps // 2))["uniform"]
+    pilot = SAMPLERS[sampler].table(times)
+    some, _ = part_of(along(problem, table, pilot), fine, min(16, images))
+    bins = min(16, len(pilot.t))
+    found = measure_sensitivities(trained.ladder, some, pilot, keys[2], bins=bins)
+    return Pilot(problem, fine, density_of(found, pilot))

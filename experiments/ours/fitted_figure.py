@@ -1,0 +1,120 @@
+"""Fitted plans in a table and a figure: what others pay for their errors."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from rich.table import Table
+
+from experiments.common.curves import Rows, recorded, told_recorded
+from mlem_jax.frontier import Points, frontier, middle, ratio
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+Mean = Callable[[np.ndarray], np.floating]
+GROUPS: dict[str, tuple[Callable[[dict[str, Any]], bool], dict[str, Any]]] = {
+    "Euler-Maruyama": (
+        lambda row: alone(row) and row["order"] == 1 and row["weights"] == "",
+        {"color": "0.6", "linestyle": "-"},
+    ),
+    "DPM-Solver++ 2M": (
+        lambda row: alone(row) and row["order"] == 2 and row["weights"] == "",
+        {"color": "k", "linestyle": "-"},
+    ),
+    "UniPC": (lambda row: row["method"].startswith("UniPC"), {"color": "k", "linestyle": ":"}),
+    "top level, fitted": (
+        lambda row: alone(row) and row["weights"] == "fitted",
+        {"color": "tab:blue", "linestyle": "-"},
+    ),
+    "the paper's ML-EM, best of 15": (
+        lambda row: row["family"] == "paper",
+        {"color": "tab:green", "linestyle": "-"},
+    ),
+    "ML-EM, midpoints": (
+        lambda row: row["family"] == "multilevel" and row["weights"] == "impulse",
+        {"color": "tab:orange", "linestyle": "--"},
+    ),
+    "ML-EM, trapezoid": (
+        lambda row: row["family"] == "multilevel" and row["weights"] == "trapezoid",
+        {"color": "tab:orange", "linestyle": ":"},
+    ),
+    "ML-EM, fitted": (
+        lambda row: row["family"] == "multilevel" and row["chosen"],
+        {"color": "tab:red", "linestyle": "-", "linewidth": 2.2},
+    ),
+}
+"""Rows that are one curve, at their best grid, and how it is drawn."""
+
+
+def alone(row: dict[str, Any]) -> bool:
+    """Whether a row is of the top level at every step, of ours."""
+    return row["family"] == "single" and row["method"].startswith("top level")
+
+
+def points_of(rows: Rows, mean: Mean, pictures: np.ndarray | slice = slice(None)) -> Points:
+    """(cost, error) of each row, over some of the pictures."""
+    return [(row["cost"], float(mean(np.array(row["picture_errors"])[pictures]))) for row in rows]
+
+
+def summarise_fitted(rows: Rows, *, resamples: int = 400) -> Rows:
+    """What each rival pays for the errors of our fitted plans, over what these pay.
+
+    The median over all fitted plans, one for each budget, by the mean and by the median picture;
+    intervals are 95 % over pictures drawn with repetition.
+    """
+    ours = [row for row in rows if row["family"] == "multilevel" and row["chosen"]]
+    rivals = {name: [row for row in rows if chosen(row)] for name, (chosen, _) in GROUPS.items()
+              if name != "ML-EM, fitted"}  # fmt: skip
+    single = [row for row in rows if row["family"] == "single"]
+    rivals = {
+        "best single network": single,
+        "best single network, not fitted": [row for row in single if row["weights"] != "fitted"],
+        **rivals,
+    }
+    count = len(rows[0]["picture_errors"])
+    drawn = np.random.default_rng(0).integers(0, count, (resamples, count))
+    found = []
+    for name, theirs in rivals.items():
+        told: dict[str, Any] = {"rival": name}
+        for kind, mean in {"mean": np.mean, "median": np.median}.items():
+            again = (ratio(points_of(ours, mean, each), points_of(theirs, mean, each))
+                     for each in drawn)  # fmt: skip
+            own = ratio(points_of(ours, mean), points_of(theirs, mean))
+            told[kind] = recorded(own, middle(again) if theirs else None)
+        found.append(told)
+    return found
+
+
+def table_of(name: str, summary: Rows) -> Table:
+    """The ratios as one reads them."""
+    table = Table("rival", "by the mean picture", "by the median picture", title=name.upper(),
+                  caption="cost of the rival at equal error over that of the fitted ML-EM plans: "
+                          "the median over budgets (95 % over pictures)")  # fmt: skip
+    for line in summary:
+        table.add_row(line["rival"], told_recorded(line["mean"]), told_recorded(line["median"]))
+    return table
+
+
+def draw_fitted(file: Path, rows: Rows) -> None:
+    """Error against cost: a panel per sampler; of each curve what no cheaper run of it beats."""
+    samplers = list(dict.fromkeys(row["sampler"] for row in rows))
+    figure, axes = plt.subplots(1, len(samplers), figsize=(5.4 * len(samplers) + 1.6, 4.6),
+                                squeeze=False)  # fmt: skip
+    names = {"ddpm": "SDE (DDPM)", "ddim": "ODE (DDIM)"}
+    for axis, sampler in zip(axes[0], samplers, strict=True):
+        own = [row for row in rows if row["sampler"] == sampler]
+        for name, (chosen, style) in GROUPS.items():
+            points = frontier(points_of([row for row in own if chosen(row)], np.mean))
+            if points:
+                axis.loglog(*np.array(points).T, marker=".", label=name, **style)
+        axis.set_title(names[sampler])
+        axis.set_xlabel("cost, evaluations of the top level")
+        axis.grid(alpha=0.3, which="both")
+    axes[0][0].set_ylabel("mean squared error to the fine solution")
+    axes[0][0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(file, dpi=130)
+    plt.close(figure)

@@ -1,0 +1,134 @@
+"""One step of a fit: the least squares, and the state after it. It knows no level.
+
+The least squares are solved by a QR decomposition in double precision, not by normal equations: a
+level's output and its last one are nearly parallel, and a squared condition is too much. They are
+solved by numpy, in chunks: a tall matrix of a handful of columns is nothing to compile.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from mlem_jax.solver.step import Carry, Table
+from mlem_jax.types import State
+
+_ROWS = 1 << 18
+"""Entries that are decomposed at a time."""
+
+
+def fit_step(
+    outputs: State,
+    increment: State | None,
+    carry: Carry,
+    row: Table,
+    goal: State,
+    known: Bool[np.ndarray, " known"],
+    base: Float[np.ndarray, " known"],
+    ridge: float,
+    seen: int,
+) -> tuple[Carry, Float[np.ndarray, " known"], Float[np.ndarray, " 2"]]:
+    """The carry after a step with the best coefficients, these, and the gaps they leave.
+
+    Args:
+        outputs: of the levels at this step [levels, batch, ...], 0 of those that do not run.
+        increment: xi of this step; None for an ODE.
+        carry: before the step.
+        row: of the table, with no weights.
+        goal: where the fine solution is after it.
+        known: which of levels and slots have a coefficient.
+        base: coefficients to be held at.
+        ridge: how strongly.
+        seen: so many of the first samples are fitted.
+    """
+    values, free, target = _collect(outputs, increment, carry, row, goal)
+    coefficients, gaps = base.astype(float), np.zeros(2)
+    if row.gain != 0:
+        coefficients, gaps = least_squares(values, target, known, base, ridge, seen)
+    used = coefficients.astype(row.scale.dtype)
+    return _advance(values, free, outputs, carry, row, used), used, gaps
+
+
+def least_squares(
+    values: State,
+    target: State,
+    known: Bool[np.ndarray, " known"],
+    base: Float[np.ndarray, " known"],
+    ridge: float,
+    seen: int,
+) -> tuple[Float[np.ndarray, " known"], Float[np.ndarray, " 2"]]:
+    """c = base + argmin_d |target - base . v - d . v|^2 + ridge |v|^2 |d|^2, by QR.
+
+    Values that are not known have no coefficient. Also the mean squares left with base and with c.
+    """
+    chosen = np.flatnonzero(known)
+    triangle, entries = np.zeros((0, len(chosen) + 1)), 0
+    for columns, goal in _blocks(values, target, chosen, seen):
+        block = np.concatenate([columns, (goal - columns @ base[chosen])[:, None]], axis=1)
+        triangle = np.asarray(np.linalg.qr(np.concatenate([triangle, block]), mode="r"))
+        entries += len(block)
+    inner, rest = triangle[:, :-1], triangle[:, -1]
+    strength = np.sqrt(ridge * (inner**2).sum(axis=0).max(initial=0.0))
+    # Rows that hold each coefficient at its base.
+    anchored = np.concatenate([inner, strength * np.eye(len(chosen))])
+    wanted = np.concatenate([rest, np.zeros(len(chosen))])
+    change = np.linalg.lstsq(anchored, wanted, rcond=None)[0]
+    coefficients = np.where(known, base, 0.0)
+    coefficients[chosen] += change
+    squares = [(rest**2).sum(), ((rest - inner @ change) ** 2).sum()]
+    return coefficients, np.array(squares) / entries
+
+
+def _blocks(
+    values: State, target: State, chosen: np.ndarray, seen: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows of the least squares, [entries, known] and [entries], some samples at a time."""
+    pairs = zip(jax.tree.leaves(values), jax.tree.leaves(target), strict=True)
+    for each, goal in ((np.asarray(each), np.asarray(goal)) for each, goal in pairs):
+        size = max(1, _ROWS // max(1, goal[0].size))
+        for start in range(0, seen, size):
+            part = slice(start, min(start + size, seen))
+            columns = each[chosen, part].astype(np.float64).reshape(len(chosen), -1).T
+            yield columns, goal[part].astype(np.float64).ravel()
+
+
+@jax.jit
+def _collect(
+    outputs: State, increment: State | None, carry: Carry, row: Table, goal: State
+) -> tuple[State, State, State]:
+    """Levels and slots [values, batch, ...], the step without the estimate, what this should be.
+
+    The slots of a multistep integrator are the last, and have no coefficients.
+    """
+    x, memory = carry
+    values = jax.tree.map(lambda now, then: jnp.concatenate([now, then]), outputs, memory)
+    free = jax.tree.map(lambda x, then: row.scale * x + jnp.tensordot(row.push, then, 1), x, memory)
+    if increment is not None:
+        free = jax.tree.map(lambda own, xi: own + row.noise * xi, free, increment)
+    gain = jnp.where(row.gain == 0, 1, row.gain)
+    target = jax.tree.map(lambda end, own: (end - own) / gain, goal, free)
+    return values, free, target
+
+
+@jax.jit
+def _advance(
+    values: State,
+    free: State,
+    outputs: State,
+    carry: Carry,
+    row: Table,
+    coefficients: Float[np.ndarray, " known"],
+) -> Carry:
+    """The state and the memory after the step."""
+    estimate = jax.tree.map(
+        lambda each: jnp.tensordot(coefficients, each[: len(coefficients)], 1), values
+    )
+    moved = jax.tree.map(lambda own, f: own + row.gain * f, free, estimate)
+    memory = jax.tree.map(
+        lambda then, now, f: jnp.tensordot(row.keep, then, 1)
+        + jnp.tensordot(row.write, jnp.concatenate([now, f[None]]), 1),
+        carry.memory, outputs, estimate,
+    )  # fmt: skip
+    return Carry(moved, memory)
