@@ -18,11 +18,11 @@ import tyro
 from rich.console import Console
 
 from experiments.common import runs, tiny
+from experiments.common.kept_plans import KeptPlan, write_plan
 from experiments.common.machine import provenance
 from experiments.common.pilots import grid_of, make_pilot, search_of
 from experiments.common.samplers import fine_grid
 from experiments.ladders.shipped import SHIPPED, Trained, load
-from mlem_jax import save_plan
 from mlem_jax.fitting import Candidate, Choice, choose_plan
 from mlem_jax.grids import Grid
 
@@ -67,7 +67,7 @@ def main(settings: Settings) -> None:
             pilot = make_pilot(given.sampler, trained, search, [given.budget], images=given.images,
                                reference_steps=given.reference_steps, seed=given.seed)  # fmt: skip
         choice = choose_plan(trained.ladder, *pilot, search, given.budget, cache=cache, report=tell)
-        write_plan(given.out, choice, fine, given, given.sampler)
+        keep(given.out, choice, given.sampler, fine, given)
     console.print(
         f"chosen: {told(choice.candidate)}, cost {choice.cost:.1f}; mse "
         f"{float(choice.fit.error):.2e} on the pictures fitted, "
@@ -104,25 +104,20 @@ def content(trained: Trained, given: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def write_plan(file: Path, choice: Choice, fine: Grid, given: Any, sampler: str) -> None:
-    """The plan, and what it is; what `read_plan` reads."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_plan(file, choice.fit.plan)
+def keep(file: Path, choice: Choice, sampler: str, fine: Grid, given: Any) -> None:
+    """The plan that was chosen, and what it is."""
     candidate = choice.candidate
     times, order = grid_of(candidate.grid, fine, candidate.steps)
+    grid = candidate.grid.partition(",")[0]
+    kept = KeptPlan(choice.fit.plan, candidate.levels, sampler, times, grid, order, choice.cost)
     about = {
-        **provenance("experiments.fit"),
+        **provenance(runs.module_of(given)),
         "settings": runs.recorded(given),
-        "sampler": sampler,
-        "levels": list(candidate.levels),
-        "order": order,
-        "times": times.tolist(),
         "name": told(candidate),
-        "cost": choice.cost,
         "mse": float(choice.fit.error),
         "held_out_mse": float(choice.fit.held_out_error),
     }
-    runs.write_whole(file.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
+    write_plan(file, kept, about)
 
 
 def shrink(settings: Settings, folder: Path) -> Settings:

@@ -1,16 +1,17 @@
 """What does multilevel Euler-Maruyama gain on a real ladder? One start and one path for all.
 
-The reference is the top level at every step of a fine grid. Against it stand the top level at few
-steps (Euler-Maruyama), each smaller level, a switch from small to large, and multilevel plans of
-three budgets with the independent draws of the paper and with systematic ones. Prints a table,
-writes runs/quickstart/quickstart.json with all rows and quickstart.png with the pictures. What is
-in results/ was made with `--out results`.
+The reference is the top level at every step of a fine grid. Against it stand, at about the same
+cost, the top level alone at few steps (Euler-Maruyama, DPM-Solver++ 2M, and with fitted weights),
+ML-EM as in the paper, and a fitted plan of several levels. The fitted ones come with the ladder:
+they were fitted on other pictures (experiments/ours/fitted.py). Prints a table, writes
+runs/quickstart/quickstart.json with all rows and quickstart.png with the pictures. What is in
+results/ was made with `--out results`.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,18 +22,20 @@ from rich.progress import track
 from rich.table import Table
 
 from experiments.common import runs, tiny
-from experiments.common.benchmark import Benchmark, alone, ends_of, row_of
+from experiments.common.benchmark import Benchmark, ends_of, payable, row_of
+from experiments.common.kept_plans import KeptPlan, read_plan, write_plan
 from experiments.common.method import Method, Run
 from experiments.common.pictures import Strip, picture_rows
 from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
-from experiments.ladders.shipped import SHIPPED, Trained, load, measured_gamma, relative_costs
-from mlem_jax import draw_plan, draw_starts, draws, fit_budget, gates, measure_costs, plans
+from experiments.ladders.shipped import SHIPPED, Trained, load, measured_gamma
+from mlem_jax import draw_plan, draw_starts, draws, fit_budget, gates, plans
 from mlem_jax.grids import Grid
 from mlem_jax.types import Key
 
-FEW = (10, 20, 50, 100, 200)
-"""Steps at which the top level runs alone."""
-KINDS = {"independent": draws.independent, "systematic": draws.systematic}
+NAMES = {1: "Euler-Maruyama", 2: "DPM-Solver++ 2M"}
+"""Of the top level alone, by the order of its steps."""
+PLANS = "plans"
+"""Folder of fitted plans in a ladder's: `ddpm_8.npz`, and `ddpm_8_top.npz` of the top alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,23 +43,17 @@ class Settings:
     """Draw pictures by multilevel Euler-Maruyama and by its rivals; compare error and cost."""
 
     ladder: Path = SHIPPED
-    """Folder of trained levels."""
-    levels: tuple[int, ...] = ()
-    """Which of them to use, 1 the cheapest; default: all."""
-    images: int = 16
+    """Folder of trained levels, with fitted plans in its folder `plans`."""
+    sampler: Literal["ddpm", "ddim"] = "ddpm"
+    """What draws the pictures: the SDE or the ODE."""
+    budgets: tuple[float, ...] = (8.0, 15.0, 30.0)
+    """Cost of each method, in evaluations of the top level."""
+    images: int = 8
     """Pictures drawn by every method."""
-    reference_steps: int = 1000
-    """Steps of the fine grid; the reference takes them all with the top level."""
+    reference_steps: int = 400
+    """Steps of the fine grid, as the plans were fitted for; the reference takes them all."""
     base_steps: int = 100
-    """Steps of the multilevel plans, the switch and the smaller levels; at most the fine grid's."""
-    budgets: tuple[float, ...] = (25.0, 40.0, 60.0)
-    """Expected cost of the multilevel plans, in evaluations of the top level."""
-    gamma: float | None = None
-    """Exponent of cost against error, for the gates p_k = min(1, C T_k^-(1/gamma + 1/2)); default:
-    fitted to the costs and held-out losses of the ladder."""
-    measure: bool = False
-    """Plan with costs measured here instead of those stored with the ladder: better plans for this
-    machine, but not the same from run to run."""
+    """Steps of ML-EM as in the paper; fewer where the bottom at each of them costs too much."""
     seed: int = 0
     """Of the starts, the Brownian path and the gates."""
     tiny: bool = False
@@ -79,9 +76,15 @@ def main(settings: Settings) -> None:
 
 
 def shrink(settings: Settings, folder: Path) -> Settings:
-    """As little as there can be of everything."""
-    return dataclasses.replace(settings, ladder=tiny.random_ladder(folder), images=2,
-                               reference_steps=24, base_steps=16, budgets=(5.0, 9.0))  # fmt: skip
+    """As little as there can be of everything; the weights that stand for fitted ones are 1."""
+    ladder = tiny.random_ladder(folder)
+    fine, sampler = fine_grid(24), settings.sampler
+    for name, levels in {"": (1, 2), "_top": (2,)}.items():
+        times, plan = coarse_grids(fine, 8)["uniform"], plans.full(8, len(levels), len(levels))
+        kept = KeptPlan(plan, levels, sampler, times, "uniform", 1, 8.0)
+        write_plan(ladder / PLANS / f"{sampler}_8{name}.npz", kept, {})
+    return dataclasses.replace(settings, ladder=ladder, images=2, reference_steps=24,
+                               base_steps=16, budgets=(8.0,))  # fmt: skip
 
 
 def run_all(settings: Settings) -> None:
@@ -89,105 +92,104 @@ def run_all(settings: Settings) -> None:
     start_key, path_key, gate_key = jax.random.split(jax.random.key(settings.seed), 3)
     console = Console(width=110)
     with console.status("loading the levels"):
-        trained = load(settings.ladder, settings.levels)
-        samples = jnp.arange(settings.images)
-        x = draw_starts(start_key, samples, trained.shape)
-        if settings.measure:
-            measured = measure_costs(trained.ladder, x, jnp.float32(0.5))
-            costs = relative_costs(measured.costs)
-            trained = trained._replace(ladder=dataclasses.replace(measured, costs=costs))
-    costs = trained.ladder.costs
-    gamma = settings.gamma or measured_gamma(costs, trained.losses)
-    console.print(f"one evaluation costs {', '.join(f'{c:.3f}' for c in costs)}; gamma {gamma:.2f}")
-
+        trained = load(settings.ladder)
+    samples = jnp.arange(settings.images)
+    x = draw_starts(start_key, samples, trained.shape)
     fine = fine_grid(settings.reference_steps)
-    benchmark = Benchmark("ddpm", x, samples, path_key, fine, x)
-    drawn: list[Drawn] = []
-
-    def draw(own: Iterable[Run], title: str) -> None:
-        nonlocal benchmark
-        for run in track(list(own), title, console=console):
-            (end,), (seconds,) = ends_of(run, trained, benchmark)
-            if not drawn:  # The reference comes first.
-                benchmark = benchmark._replace(reference=end)
-            drawn.append(Drawn(row_of(run, 0, end, seconds, trained, benchmark), np.asarray(end)))
-
-    draw(alone(trained, [len(fine) - 1], lambda _: {"uniform": fine}), "the reference          ")
-    few = [count for count in FEW if count < len(fine)]
-    draw(alone(trained, few, lambda n: coarse_grids(fine, n)), "the top level alone    ")
-    # All others step through the kind of grid that served the top level best at its most steps.
-    kind = best_of_groups(drawn)[-1].row["grid"]
-    base = coarse_grids(fine, settings.base_steps)[kind]
-    draw(rivals(settings.budgets, costs, base, kind), "smaller levels, switch ")
-    draw(multilevel(settings.budgets, trained, gamma, base, kind, gate_key),
-         "multilevel             ")  # fmt: skip
-
-    shown = best_of_groups(drawn)
-    console.print(table(shown, len(costs)))
-    strips = [Strip(name_of(row), row["cost"], row["mse"], own) for row, own in shown]
-    rows = [each.row | {"shown": any(each is one for one in shown)} for each in drawn]
-    result = {"costs": costs, "gamma": gamma, "rows": rows}
-    runs.finish("quickstart", settings, result, lambda file: picture_rows(file, strips),
+    told = ", ".join(f"{cost:.3f}" for cost in trained.ladder.costs)
+    console.print(f"one evaluation of each level costs {told}")
+    benchmark = Benchmark(settings.sampler, x, samples, path_key, fine, x)
+    with console.status(f"the reference: the top level at {settings.reference_steps} steps"):
+        reference = the_top(trained, "reference", fine, 1)
+        (end,), (seconds,) = ends_of(reference, trained, benchmark)
+    benchmark = benchmark._replace(reference=end)
+    rows = [drawn(reference, end, seconds, trained, benchmark)]
+    others = list(rivals(settings, trained, fine, gate_key))
+    for run in track(others, "its rivals", console=console):
+        (end,), (seconds,) = ends_of(run, trained, benchmark)
+        rows.append(drawn(run, end, seconds, trained, benchmark))
+    shown = best_by_name(rows)
+    console.print(table(shown, len(trained.ladder)))
+    strips = [Strip(row["name"], row["cost"], row["mse"], own) for row, own in shown]
+    kept = [each.row | {"shown": any(each is one for one in shown)} for each in rows]
+    result = {"costs": trained.ladder.costs, "rows": kept}
+    runs.finish("quickstart", settings, result, lambda file: picture_rows(file, strips, 8),
                 console=console)  # fmt: skip
 
 
-def rivals(
-    budgets: tuple[float, ...], costs: tuple[float, ...], base: Grid, kind: str
-) -> Iterator[Run]:
-    """Each smaller level; and for each budget the switch, from every level that can be paid."""
-    count, top = len(base) - 1, len(costs)
-    for level in range(1, top):
-        method = Method("level", (level,), kind)
-        yield Run(method, {"steps": count}, base, [plans.full(count, 1, 1)])
-    for budget in budgets:
-        for early, cost in enumerate(costs[:-1], start=1):
-            at = round((count - budget) / (1 - cost))
-            if 0 < at < count:
-                method = Method("switch", (early, top), kind)
-                plan = plans.switch(count, 2, at, early=1, late=2)
-                yield Run(method, {"budget": budget, "steps": count, "at": at}, base, [plan])
+def rivals(settings: Settings, trained: Trained, fine: Grid, key: Key) -> Iterator[Run]:
+    """All methods of every budget, in the order of the table."""
+    for number, budget in enumerate(settings.budgets):
+        count = round(budget)
+        for kind, times in coarse_grids(fine, count).items():
+            for order, name in NAMES.items():
+                yield the_top(trained, f"{count} steps, {name}", times, order, kind)
+        stem = f"{settings.sampler}_{budget:g}"
+        folder, stem = settings.ladder / PLANS, f"{settings.sampler}_{budget:g}"
+        yield kept_run(folder / f"{stem}_top.npz", f"top level, {count} steps, fitted", settings)
+        yield from papers(settings, trained, fine, budget, jax.random.fold_in(key, number))
+        yield kept_run(folder / f"{stem}.npz", f"ML-EM, budget {budget:g}, fitted plan", settings)
 
 
-def multilevel(
-    budgets: tuple[float, ...], trained: Trained, gamma: float, base: Grid, kind: str, key: Key
+def the_top(trained: Trained, name: str, times: Grid, order: int, kind: str = "uniform") -> Run:
+    """The top level at every step."""
+    method = Method("top level", (len(trained.ladder),), kind, order)
+    parameters = {"name": f"top level, {name}", "steps": len(times) - 1}
+    return Run(method, parameters, times, [plans.full(len(times) - 1, 1, 1)])
+
+
+def papers(
+    settings: Settings, trained: Trained, fine: Grid, budget: float, key: Key
 ) -> Iterator[Run]:
-    """Plans of every budget, with independent and with systematic draws of the same gates."""
+    """ML-EM with gates of theory, drawn independently."""
     costs = trained.ladder.costs
     # The bottom at every step: where nothing runs, the predicted data would be 0.
-    theory = gates.keep_open(gates.theory(costs, gamma=gamma))
-    t = SAMPLERS["ddpm"].table(base).t
-    for number, budget in enumerate(budgets):
-        for name, draw in KINDS.items():
-            logits = fit_budget(theory, t, costs, budget, draw=draw)
-            method = Method("ML-EM", tuple(range(1, len(costs) + 1)), kind, 1, "theory", name,
-                            "impulse")  # fmt: skip
-            plan = draw_plan(draw, logits, jax.random.fold_in(key, number))
-            yield Run(method, {"budget": budget, "steps": len(base) - 1}, base, [plan])
+    theory = gates.keep_open(gates.theory(costs, gamma=measured_gamma(costs, trained.losses)))
+    count = min(settings.base_steps, int(budget / 2 / costs[0]))
+    if not payable(costs, count, budget):
+        return
+    times = coarse_grids(fine, count)["uniform"]
+    t = SAMPLERS[settings.sampler].table(times).t
+    logits = fit_budget(theory, t, costs, budget, draw=draws.independent)
+    method = Method("ML-EM", tuple(range(1, len(costs) + 1)), "uniform", 1, "theory",
+                    "independent", "impulse")  # fmt: skip
+    name = f"ML-EM, budget {budget:g}, of the paper"
+    yield Run(method, {"name": name, "budget": budget, "steps": count}, times,
+              [draw_plan(draws.independent, logits, key)])  # fmt: skip
 
 
-def group_of(row: dict[str, Any]) -> str:
-    """What it is a variant of; of the variants the one with the least error is shown."""
-    given = row["parameters"]
-    paid = f"budget {given['budget']:g}" if "budget" in given else f"{given['steps']} steps"
-    family = f"level {row['levels'][0]}" if row["family"] == "level" else row["family"]
-    return ", ".join(word for word in (family, paid, row["draw"]) if word)
+def kept_run(file: Path, name: str, settings: Settings) -> Run:
+    """A fitted plan that comes with the ladder.
+
+    Raises:
+        FileNotFoundError: if it does not.
+    """
+    if not file.exists():
+        raise FileNotFoundError(
+            f"expected a fitted plan in {file}, found none; fit one for this ladder and budget "
+            f"with python -m experiments.ours.fitted --ladder {settings.ladder} --plans "
+            f"{file.parent} --reference-steps {settings.reference_steps}"
+        )
+    kept = read_plan(file)
+    method = Method(name.partition(",")[0], kept.levels, kept.grid, kept.order, weights="fitted")
+    return Run(method, {"name": name, "steps": len(kept.times) - 1}, kept.times, [kept.plan])
 
 
-def name_of(row: dict[str, Any]) -> str:
-    """The group, and which variant it is."""
-    at = row["parameters"].get("at")
-    variants = {"top level": row["grid"], "switch": f"level {row['levels'][0]} for {at} steps"}
-    variant = variants.get(row["family"], "")
-    return f"{group_of(row)}, {variant}" if variant else group_of(row)
+def drawn(
+    run: Run, end: jax.Array, seconds: float, trained: Trained, benchmark: Benchmark
+) -> Drawn:
+    """A row and its pictures."""
+    row = row_of(run, 0, end, seconds, trained, benchmark)
+    return Drawn(row | {"name": run.parameters["name"]}, np.asarray(end))
 
 
-def best_of_groups(drawn: list[Drawn]) -> list[Drawn]:
-    """Of each group the one with the least error, in the order of the groups."""
+def best_by_name(drawn: list[Drawn]) -> list[Drawn]:
+    """Of each name the grid with the least error, in the order of the names."""
     best: dict[str, Drawn] = {}
     for each in drawn:
-        held = best.setdefault(group_of(each.row), each)
+        held = best.setdefault(each.row["name"], each)
         if each.row["mse"] < held.row["mse"]:
-            best[group_of(each.row)] = each
+            best[each.row["name"]] = each
     return list(best.values())
 
 
@@ -198,7 +200,7 @@ def table(drawn: list[Drawn], levels: int) -> Table:
                           "the first; seconds of the solver")  # fmt: skip
     for row, _ in drawn:
         evaluations = " ".join(str(count) for count in row["evaluations"])
-        shown.add_row(name_of(row), evaluations, f"{row['cost']:.1f}", f"{row['mse']:.1e}",
+        shown.add_row(row["name"], evaluations, f"{row['cost']:.1f}", f"{row['mse']:.1e}",
                       f"{row['seconds']:.2f}")  # fmt: skip
     return shown
 

@@ -6,7 +6,6 @@ Writes runs/samples.png; results/samples.png was made with `--out results/sample
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 import jax
@@ -15,10 +14,11 @@ import numpy as np
 import tyro
 
 from experiments.common import tiny
+from experiments.common.kept_plans import read_plan
 from experiments.common.samplers import SAMPLERS, fine_grid
 from experiments.ladders import images
 from experiments.ladders.shipped import SHIPPED, load
-from mlem_jax import Problem, brownian_path, draw_starts, load_plan, plans, solve_chunks
+from mlem_jax import Problem, brownian_path, draw_starts, plans, solve_chunks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +66,9 @@ def draw(settings: Settings) -> None:
         steps = sampler.table(fine_grid(settings.steps))
         plan = plans.full(settings.steps, 1, 1)
     else:
-        about = json.loads(settings.plan.with_suffix(".json").read_text())
-        levels, sampler = tuple(about["levels"]), SAMPLERS[about["sampler"]]
-        steps = sampler.table(np.array(about["times"]), about["order"])
-        plan = load_plan(settings.plan)
+        kept = read_plan(settings.plan)
+        plan, levels, steps = kept.plan, kept.levels, kept.steps
+        sampler = SAMPLERS[kept.sampler]
     trained = load(settings.ladder, levels)
     start_key, path_key = jax.random.split(jax.random.key(settings.seed))
     samples = jnp.arange(settings.images)

@@ -23,7 +23,7 @@ from mlem_jax.fitting import (
 )
 from mlem_jax.grids import Grid
 
-KINDS = {"uniform": 1, "log-SNR": 1, "log-SNR, second order": 2, "uniform, second order": 2}
+KINDS = {"uniform": 1, "log-SNR": 1, "log-SNR, second order": 2}
 """Grids, and the order of the step table on each."""
 
 

@@ -23,7 +23,7 @@ from rich.progress import track
 from experiments.common import tiny
 from experiments.common.machine import machine
 from experiments.ladders import images
-from experiments.ladders.shipped import SHIPPED
+from experiments.ladders.shipped import NOUNS
 from experiments.ladders.shown import split, to_unit
 from mlem_jax import checkpoint
 from mlem_jax.types import Params
@@ -40,7 +40,7 @@ class Settings:
 
     data: Path
     """An .npz with uint8 `images` and, a row per picture, the numbers of its traits in `seeds`."""
-    out: Path = SHIPPED / "features"
+    out: Path = NOUNS / "features"
     """Where the checkpoint goes; replaced if it is there."""
     size: int = 32
     """Side of the pictures in pixels."""
@@ -158,7 +158,7 @@ def trained(network: Traits, train: np.ndarray, labels: np.ndarray, settings: Se
     return params
 
 
-def load_features(directory: Path = SHIPPED / "features") -> Features:
+def load_features(directory: Path = NOUNS / "features") -> Features:
     """The trained features.
 
     Raises:

@@ -15,7 +15,7 @@ from experiments.common import tiny
 from experiments.common.machine import machine
 from experiments.ladders import images, train
 from experiments.ladders.recipes import CHARACTERS, Recipe, known_as, recipe_of, shared_times
-from experiments.ladders.shipped import SHIPPED, data_level, restore_average
+from experiments.ladders.shipped import data_level, restore_average
 from experiments.ladders.shown import split
 from experiments.ladders.train import held_out_losses, trained
 from mlem_jax import Ladder, checkpoint, measure_costs
@@ -37,7 +37,7 @@ class Settings:
     """What the model card says of the pictures: whose they are, and what may be done with them."""
     runs: Path = Path("runs/levels")
     """What experiments.ladders.train wrote with --out."""
-    out: Path = SHIPPED
+    out: Path = Path("runs/ladder")
     """Where the ladder goes; replaced if it is there."""
     size: int = 32
     """Side of the pictures in pixels."""

@@ -1,4 +1,4 @@
-"""Trained ladders: where the shipped one lies, how one is loaded, and what it is worth."""
+"""Trained ladders: where the shipped ones lie, how one is loaded, and what it is worth."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,10 @@ from mlem_jax.costs import never_falling
 from mlem_jax.nets import Architecture, UNet, default_depthwise
 from mlem_jax.types import Params
 
-SHIPPED = Path(__file__).parent.parent / "nouns32"
+SHIPPED = Path(__file__).parent.parent / "earth64"
+"""Four UNets for 64x64 pictures of Earth."""
+NOUNS = Path(__file__).parent.parent / "nouns32"
+"""Four UNets for characters of 32x32 pixels, on which the paper's gates were compared."""
 PROCESS = process.cosine()
 PREDICTION = process.predict_v
 

@@ -25,7 +25,7 @@ from experiments.common.benchmark import Benchmark
 from experiments.common.curves import Rows, by_method, curve, recorded, told_recorded
 from experiments.common.method import Method, Run, fields, method_of, select
 from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
-from experiments.ladders.shipped import SHIPPED, Trained, load
+from experiments.ladders.shipped import NOUNS, Trained, load
 from experiments.ours.compare_draws import ALONE
 from mlem_jax import Ladder, draws, gates, grids, plans
 from mlem_jax.frontier import ratio
@@ -43,7 +43,7 @@ OTHERS = ("Euler-Maruyama", "second order")
 class Settings:
     """Cost at equal error as the levels of a ladder come closer."""
 
-    ladder: Path = SHIPPED
+    ladder: Path = NOUNS
     """Folder of trained levels."""
     lower: int = 2
     """The lower level, 1 the cheapest; the other is the top."""

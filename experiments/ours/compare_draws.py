@@ -23,7 +23,7 @@ from experiments.common import benchmark, runs, tiny
 from experiments.common.curves import Pictures, Rows, curve, many, summarise, summary_table
 from experiments.common.method import Method, Run, select
 from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
-from experiments.ladders.shipped import SHIPPED, Trained, load, pick
+from experiments.ladders.shipped import NOUNS, Trained, load, pick
 from experiments.ours.panels import PAPERS, draw_panels
 from experiments.ours.sensitivities import Piloted, measured_once
 from experiments.paper.gates import families
@@ -40,7 +40,7 @@ ALONE = (10, 15, 20, 30, 50, 75, 100, 150, 200)
 class Settings:
     """Error against cost of draws that cancel and of second-order corrections."""
 
-    ladder: Path = SHIPPED
+    ladder: Path = NOUNS
     """Folder of trained levels."""
     papers: Path | None = Path("results/error_against_cost.json")
     """Rows of the paper's methods, of the same starts and paths; with None they are left out."""

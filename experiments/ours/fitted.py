@@ -24,10 +24,12 @@ from rich.console import Console
 from experiments.common import benchmark, runs, tiny
 from experiments.common.benchmark import Benchmark
 from experiments.common.curves import Rows
+from experiments.common.kept_plans import KeptPlan, write_plan
+from experiments.common.machine import provenance
 from experiments.common.method import Method, Run, label
 from experiments.common.pilots import KINDS, Pilot, grid_of, make_pilot, search_of
 from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
-from experiments.fit import Errors, content, told, write_plan
+from experiments.fit import Errors, content, keep, told
 from experiments.ladders.shipped import SHIPPED, Trained, load, pick
 from experiments.ours.fitted_figure import draw_fitted, summarise_fitted, table_of
 from experiments.paper.gates import families, learned_gates
@@ -53,15 +55,15 @@ class Settings:
     """Folder of trained levels."""
     samplers: tuple[Literal["ddpm", "ddim"], ...] = ("ddpm", "ddim")
     """What draws the pictures."""
-    budgets: tuple[float, ...] = (5.0, 8.0, 12.0, 18.0, 27.0, 40.0, 60.0)
+    budgets: tuple[float, ...] = (5.0, 8.0, 15.0, 30.0, 60.0)
     """In evaluations of the top level."""
     images: int = 64
     """Pictures that judge."""
-    pilot: int = 48
+    pilot: int = 32
     """Pictures of the pilot batch, of which a third chooses and is not fitted."""
-    reference_steps: int = 1000
+    reference_steps: int = 400
     """Steps of the fine solutions, by the top level."""
-    gates: Path | None = Path("results/learned_gates")
+    gates: Path | None = None
     """Learned gates of this ladder, for the paper's recipe; without them those of its theory."""
     draws: int = 15
     """Independent draws, of which the best on 16 pictures of the pilot batch is judged."""
@@ -85,7 +87,9 @@ def main(settings: Settings) -> None:
         console = Console(width=140)
         trained = load(given.ladder)
         about = {"costs": trained.ladder.costs}
-        runs.check_settings(given.runs, runs.recorded(given, ("plans",)) | about)
+        # Of other budgets there are other rows in the same log.
+        determining = runs.recorded(given, ("plans", "name", "budgets"))
+        runs.check_settings(given.runs, determining | about)
         rows = [row for name in given.samplers for row in compare(name, trained, given, console)]
         summary = {name: summarise_fitted([row for row in rows if row["sampler"] == name])
                    for name in given.samplers}  # fmt: skip
@@ -131,7 +135,7 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
         choice = choose_plan(trained.ladder, *pilot(), search, budget, cache=errors)
         if settings.plans is not None:
             file = settings.plans / f"{name}_{budget:g}.npz"
-            write_plan(file, choice, fine, settings, name)
+            keep(file, choice, name, fine, settings)
         console.print(f"{name}, {budget:g}: {told(choice.candidate)}")
         best = choice.candidate
         times, order = grid_of(best.grid, fine, best.steps)
@@ -148,7 +152,7 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
         tasks: dict[str, Callable[[], Rows]] = {
             "single": lambda count=count: judge("single", alone(name, trained, count, fine)),
             "fitted single": lambda count=count: judge(
-                "single", fitted_alone(name, trained, pilot(), count, fine)),
+                "single", fitted_alone(name, trained, pilot(), count, fine, settings)),
             "peers": lambda count=count: peers(name, trained, count, fine, judged(), settings),
             "paper": lambda budget=budget: judge(
                 "paper", papers(name, trained, pilot(), budget, settings)),
@@ -201,18 +205,24 @@ def alone(name: str, trained: Trained, count: int, fine: np.ndarray) -> Iterator
 
 
 def fitted_alone(
-    name: str, trained: Trained, pilot: Pilot, count: int, fine: np.ndarray
+    name: str, trained: Trained, pilot: Pilot, count: int, fine: np.ndarray, settings: Settings
 ) -> Iterator[Run]:
-    """The same with fitted weights, two earlier outputs remembered."""
-    own = pick_levels(trained.ladder, (len(trained.ladder),))
+    """The same with fitted weights, two outputs remembered; the best on the pilot is kept."""
+    levels = (len(trained.ladder),)
+    own, least = pick_levels(trained.ladder, levels), np.inf
     for kind in KINDS:
         times, order = grid_of(kind, fine, count)
         steps = SAMPLERS[name].table(times, order)
         problem = along(pilot.problem, pilot.fine.steps, steps)
         fit = fit_plan(own, problem, steps, np.ones((count, 1), bool),
                        states_on(pilot.fine, steps), memory=(2,))  # fmt: skip
-        method = Method("top level", (len(trained.ladder),), kind.partition(",")[0], order,
-                        weights="fitted")  # fmt: skip
+        grid, error = kind.partition(",")[0], float(fit.error)
+        if settings.plans is not None and error < least:
+            file, least = settings.plans / f"{name}_{count}_top.npz", error
+            kept = KeptPlan(fit.plan, levels, name, times, grid, order, float(count))
+            about = provenance("experiments.ours.fitted") | {"settings": runs.recorded(settings)}
+            write_plan(file, kept, about | {"name": f"top level, {kind}", "mse": error})
+        method = Method("top level", levels, grid, order, weights="fitted")
         yield Run(method, {"steps": count}, times, [fit.plan])
 
 

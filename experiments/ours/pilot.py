@@ -21,7 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 from experiments.common import runs, tiny
-from experiments.ladders.shipped import SHIPPED, Trained, load
+from experiments.ladders.shipped import NOUNS, Trained, load
 from experiments.ours import sensitivities
 from experiments.ours.sensitivities import Piloted, problem_of
 from experiments.paper.gates import families
@@ -37,7 +37,7 @@ from matplotlib import pyplot as plt
 class Settings:
     """Measure what each difference does to the end, over time, and set gates from it."""
 
-    ladder: Path = SHIPPED
+    ladder: Path = NOUNS
     """Folder of trained levels."""
     samplers: tuple[Literal["ddpm", "ddim"], ...] = ("ddpm", "ddim")
     """What draws the pictures."""

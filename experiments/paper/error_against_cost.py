@@ -23,7 +23,7 @@ from experiments.common import benchmark, runs, tiny
 from experiments.common.curves import PAPER, Rows, draw_curves, summarise, summary_table
 from experiments.common.method import Method, Run, select
 from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
-from experiments.ladders.shipped import SHIPPED, Trained, load
+from experiments.ladders.shipped import NOUNS, Trained, load
 from experiments.ours import pilot, sensitivities
 from experiments.paper import learn_gates
 from experiments.paper.gates import families, learned_gates
@@ -37,7 +37,7 @@ FEW = (10, 20, 50, 100, 200)
 class Settings:
     """Error against cost of fixed and learned gates and of Euler-Maruyama."""
 
-    ladder: Path = SHIPPED
+    ladder: Path = NOUNS
     """Folder of trained levels."""
     gates: Path = Path("results/learned_gates")
     """Folder of learned gates, one per sampler."""

@@ -25,7 +25,7 @@ from experiments.common.curves import Rows
 from experiments.common.method import Method, Run, fields, label
 from experiments.common.pictures import Strip, picture_rows
 from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
-from experiments.ladders.shipped import SHIPPED, Trained, load, pick
+from experiments.ladders.shipped import NOUNS, Trained, load, pick
 from experiments.ours import sensitivities
 from experiments.ours.sensitivities import Piloted, measured_once
 from experiments.paper import error_against_cost, figure_error, figure_gamma
@@ -39,7 +39,7 @@ from mlem_jax.types import Logits
 class Settings:
     """Draw the figures of the paper for a ladder."""
 
-    ladder: Path = SHIPPED
+    ladder: Path = NOUNS
     """Folder of trained levels."""
     results: Path = Path("results")
     """Where error_against_cost.json, learned_gates/ and pilot/ of this ladder lie."""

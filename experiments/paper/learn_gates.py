@@ -26,7 +26,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from experiments.common import runs, tiny
 from experiments.common.samplers import SAMPLERS, fine_grid, path_of
-from experiments.ladders.shipped import PROCESS, SHIPPED, Trained, load
+from experiments.ladders.shipped import NOUNS, PROCESS, Trained, load
 from experiments.ours import sensitivities
 from experiments.paper.gates import families, family_of, free_start, theory_start
 from mlem_jax import Problem, checkpoint, draw_starts, gates
@@ -49,7 +49,7 @@ ESTIMATES = {"leading-order": leading_order_terms, "score-function": score_funct
 class Settings:
     """Learn gates on a trained ladder."""
 
-    ladder: Path = SHIPPED
+    ladder: Path = NOUNS
     """Folder of trained levels."""
     levels: tuple[int, ...] = ()
     """Which of them to use, 1 the cheapest; default: all."""

@@ -22,7 +22,7 @@ from experiments.common.benchmark import make_benchmark, measure_missing, part_o
 from experiments.common.curves import Rows, by_method
 from experiments.common.method import label
 from experiments.common.samplers import fine_grid
-from experiments.ladders.shipped import SHIPPED, Trained, load
+from experiments.ladders.shipped import NOUNS, Trained, load
 from experiments.ours.sensitivities import Piloted
 from experiments.peers import distances_to_data, figures
 from experiments.peers.crossings import crossing, sentence
@@ -52,9 +52,9 @@ class Settings:
 
     data: Path | None = None
     """The pictures the levels were trained on, for distances to those held out; default: none."""
-    ladder: Path = SHIPPED
+    ladder: Path = NOUNS
     """Folder of trained levels."""
-    features: Path = SHIPPED / "features"
+    features: Path = NOUNS / "features"
     """What experiments.ladders.features wrote, for the distances."""
     samplers: tuple[Literal["ddpm", "ddim"], ...] = ("ddpm", "ddim")
     """ddpm the SDE, ddim the ODE."""

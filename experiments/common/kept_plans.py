@@ -1,0 +1,74 @@
+"""Fitted plans as files: the plan, .npz, and beside it a .json that says what it is of."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.common import runs
+from experiments.common.samplers import SAMPLERS
+from mlem_jax import Plan, Steps, load_plan, save_plan
+from mlem_jax.grids import Grid
+
+
+class KeptPlan(NamedTuple):
+    """A plan, and what it has to be run with.
+
+    Attributes:
+        plan: of these levels, along these steps.
+        levels: of the ladder, 1 the cheapest.
+        sampler: its name.
+        times: of the steps.
+        grid: what kind of times they are.
+        order: of the steps.
+        cost: in evaluations of the top level.
+    """
+
+    plan: Plan
+    levels: tuple[int, ...]
+    sampler: str
+    times: Grid
+    grid: str
+    order: int
+    cost: float
+
+    @property
+    def steps(self) -> Steps:
+        """The steps that it was fitted for."""
+        return SAMPLERS[self.sampler].table(self.times, self.order)
+
+
+def write_plan(file: Path, kept: KeptPlan, about: dict[str, Any]) -> None:
+    """Write a plan and what it is.
+
+    Args:
+        file: ends in .npz.
+        kept: the plan.
+        about: what else is to be known of it, such as its errors.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_plan(file, kept.plan)
+    told = {**about, **kept._asdict(), "times": kept.times.tolist()}
+    del told["plan"]
+    runs.write_whole(file.with_suffix(".json"), json.dumps(told, indent=1) + "\n")
+
+
+def read_plan(file: Path) -> KeptPlan:
+    """A plan that `write_plan` wrote.
+
+    Raises:
+        FileNotFoundError: if one of the two files is not there.
+        ValueError: if they are not such files.
+    """
+    beside = file.with_suffix(".json")
+    if not beside.exists():
+        raise FileNotFoundError(f"expected {beside} beside the plan, which says what it is of; "
+                                "python -m experiments.fit writes both")  # fmt: skip
+    try:
+        told = json.loads(beside.read_text())
+        named = {name: told[name] for name in KeptPlan._fields if name != "plan"}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"expected what experiments.fit writes in {beside}: {error!r}") from error
+    named |= {"levels": tuple(named["levels"]), "times": np.array(named["times"], np.float64)}
+    return KeptPlan(load_plan(file), **named)
