@@ -20,12 +20,14 @@ from rich.console import Console
 from experiments import quickstart, sample
 from experiments.common import runs, tiny
 from experiments.common.benchmark import measure_missing, timed_solve
+from experiments.common.kept_plans import KeptPlan, read_plan, write_plan
 from experiments.common.method import Method, Run, fields, label, method_of, select
 from experiments.ladders import celeba, features, nouns, shipped
 from experiments.ladders import ship as ship_ladder
 from experiments.ladders import train as train_levels
 from experiments.ladders.recipes import CHARACTERS, Recipe, known_as, load_recipes
-from mlem_jax import Ladder, Problem, brownian_path, grids, plans, process, save_plan, solve
+from experiments.ours import fitted
+from mlem_jax import Ladder, Problem, brownian_path, grids, plans, process, solve
 from mlem_jax import steps as tables
 from mlem_jax.nets import Architecture
 
@@ -211,54 +213,79 @@ def test_a_file_that_is_no_ladder_is_told_what_is_wrong(text, told, tmp_path):
         load_recipes(file)
 
 
-def test_the_quickstart_compares_every_method_along_one_path(small_ladder, tmp_path, capsys):
+def test_the_quickstart_compares_every_method_at_equal_cost_along_one_path(tmp_path, capsys):
+    settings = quickstart.shrink(quickstart.Settings(out=tmp_path / "results"), tmp_path)
     with jax.enable_x64(False):
-        quickstart.main(
-            quickstart.Settings(
-                ladder=small_ladder, images=2, reference_steps=210, base_steps=20,
-                budgets=(11.0, 12.0, 13.0), out=tmp_path / "results",
-            )
-        )  # fmt: skip
+        quickstart.main(settings)
     printed = capsys.readouterr().out
-    assert "ML-EM, budget 12" in printed
     result = json.loads((tmp_path / "results" / "quickstart.json").read_text())
     rows = result["rows"]
     assert rows[0]["mse"] == 0
-    assert rows[0]["evaluations"] == [0, 210]
-    assert select(rows, family="level")[0]["evaluations"] == [20, 0]
-    few = select(rows, family="top level", grid="uniform")
-    errors = [select(few, parameters={"steps": count})[0]["mse"] for count in (10, 50, 200)]
-    assert errors[0] > errors[1] > errors[2] > 0
+    assert rows[0]["evaluations"] == [0, 24]
     for row in rows:
         cost = np.dot(row["evaluations"], result["costs"])
         assert row["cost"] == pytest.approx(cost, rel=1e-5)
-    shown = [quickstart.group_of(row) for row in rows if row["shown"]]
-    assert len(set(shown)) == len(shown) == len({quickstart.group_of(row) for row in rows})
+    shown = {row["name"]: row["mse"] for row in rows if row["shown"]}
+    assert list(shown) == [
+        "top level, reference", "top level, 8 steps, Euler-Maruyama",
+        "top level, 8 steps, DPM-Solver++ 2M", "top level, 8 steps, fitted",
+        "ML-EM, budget 8, of the paper", "ML-EM, budget 8, fitted plan",
+    ]  # fmt: skip
+    for name, error in shown.items():
+        assert f"{error:.1e}" in printed
+        assert error == min(row["mse"] for row in rows if row["name"] == name)
+    # The plans that stand for fitted ones are the top's own steps on the uniform grid.
+    (plain,) = (row["mse"] for row in rows
+                if row["name"] == "top level, 8 steps, Euler-Maruyama"
+                and row["grid"] == "uniform")  # fmt: skip
+    assert shown["top level, 8 steps, fitted"] == pytest.approx(plain, rel=1e-5)
+    assert shown["ML-EM, budget 8, fitted plan"] == pytest.approx(plain, rel=1e-5)
     picture = np.asarray(Image.open(tmp_path / "results" / "quickstart.png").convert("L"))
     assert np.median(picture.std(axis=1)) > 10  # Pictures, not white paper.
 
 
-def test_every_rival_and_every_multilevel_plan_spends_its_budget():
-    costs, budgets = (0.02, 0.1, 1.0), (12.0, 30.0)
+def test_a_ladder_without_fitted_plans_is_told_how_to_make_them(tmp_path):
+    settings = quickstart.shrink(quickstart.Settings(), tmp_path)
+    with pytest.raises(FileNotFoundError, match="fit one for this ladder and budget"):
+        quickstart.kept_run(tmp_path / "plans" / "ddpm_9.npz", "ML-EM, budget 9", settings)
+
+
+def test_what_ml_em_of_the_paper_expects_to_pay_is_its_budget():
+    costs = (0.02, 0.1, 1.0)
     ladder = Ladder((jnp.multiply,) * 3, ((),) * 3, costs)
     trained = shipped.Trained(ladder, (3.0, 2.0, 1.0), (1, 1, 1))
-    base = grids.uniform_grid(1.0, 0.0, 100)
+    paid = []
+    for seed in range(20):
+        fine, key = grids.uniform_grid(1.0, 0.0, 400), jax.random.key(seed)
+        (run,) = quickstart.papers(quickstart.Settings(), trained, fine, 30.0, key)
+        paid.append(float(plans.price(run.plans[0], costs).costs.sum()))
+    assert np.mean(paid) == pytest.approx(30.0, abs=5 * np.std(paid) / 20**0.5)
 
-    def cost_of(run):
-        return float(
-            plans.price(run.plans[0], [costs[k - 1] for k in run.method.levels]).costs.sum()
-        )
 
-    rivals = list(quickstart.rivals(budgets, costs, base, "uniform"))
-    assert [run.method.levels for run in rivals if run.method.family == "level"] == [(1,), (2,)]
-    switches = [run for run in rivals if run.method.family == "switch"]
-    assert len(switches) == 4
-    for run in switches:
-        assert cost_of(run) == pytest.approx(run.parameters["budget"], abs=1.0)
-    drawn = quickstart.multilevel(budgets, trained, 2.0, base, "uniform", jax.random.key(0))
-    for run in drawn:
-        if run.method.draw == "systematic":
-            assert cost_of(run) == pytest.approx(run.parameters["budget"], rel=0.1)
+def test_a_fitted_plan_is_compared_with_single_networks_on_pictures_it_has_not_seen(tmp_path):
+    settings = fitted.Settings(runs=tmp_path / "runs", out=tmp_path / "results", samplers=("ddim",),
+                               plans=tmp_path / "plans")  # fmt: skip
+    small = dataclasses.replace(fitted.shrink(settings, tmp_path), budgets=(6.0,))
+    with jax.enable_x64(False):
+        fitted.main(small)
+    result = json.loads((tmp_path / "results" / "fitted.json").read_text())
+    rows = result["rows"]
+    assert {row["family"] for row in rows} == {"single", "paper", "multilevel"}
+    (ours,) = (row for row in rows if row["chosen"])
+    assert ours["weights"] == "fitted"
+    assert ours["cost"] <= 7
+    assert ours["mse"] == pytest.approx(np.mean(ours["picture_errors"]), rel=1e-3)
+    kept = read_plan(tmp_path / "plans" / "ddim_6.npz")
+    assert list(kept.levels) == ours["levels"]
+    assert kept.cost == pytest.approx(ours["cost"], rel=1e-5)
+    assert read_plan(tmp_path / "plans" / "ddim_6_top.npz").levels == (2,)
+    named = {line["rival"]: line["mean"] for line in result["summary"]["ddim"]}
+    assert named["best single network"]["points"] == 1
+    # The same command finds its rows and changes nothing.
+    log = (tmp_path / "runs" / "ddim.jsonl").read_text()
+    with jax.enable_x64(False):
+        fitted.main(small)
+    assert (tmp_path / "runs" / "ddim.jsonl").read_text() == log
 
 
 def test_gamma_is_the_slope_of_cost_against_error():
@@ -364,9 +391,8 @@ def test_a_tiny_run_leaves_the_results_of_the_repository_alone(tmp_path):
 def test_a_plan_draws_what_its_level_draws(tmp_path):
     count, out = 3, tmp_path / "by_plan.png"
     times = grids.uniform_grid(1.0, 0.0, count)
-    save_plan(tmp_path / "plan.npz", plans.full(count, 2, 2))
-    about = {"levels": [1, 2], "sampler": "ddpm", "order": 1, "times": times.tolist()}
-    (tmp_path / "plan.json").write_text(json.dumps(about))
+    kept = KeptPlan(plans.full(count, 2, 2), (1, 2), "ddpm", times, "uniform", 1, 3.0)
+    write_plan(tmp_path / "plan.npz", kept, {})
     with jax.enable_x64(False):
         ladder = tiny.random_ladder(tmp_path / "ladder")
         level = sample.Settings(ladder=ladder, level=2, images=3, steps=count, columns=3,

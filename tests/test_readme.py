@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -27,28 +26,80 @@ from tests.readme_rows import (
     summed_up,
 )
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
+RESULTS = (ROOT / "results" / "README.md").read_text()
+OWN = (ROOT / "docs" / "own_networks.md").read_text()
+
+
+def python_in(page):
+    return re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
 def test_the_examples_run_one_after_the_other(tmp_path):
-    blocks = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    first, held, judged, learned = blocks
+    (first,) = python_in(README)
+    again, held, fitted, judged, learned = python_in(OWN)
+    assert again == first
     first += "\nassert samples.shape == x.shape and jnp.isfinite(samples).all()\n"
     held += "\nsamples = mlem.solve(ladder, problem, steps, plan)\n"
     held += "\nassert jnp.isfinite(samples).all() and plan.memory.read.shape == (200, 3)\n"
+    fitted += "\nassert fitted.shape == x.shape and choice.cost <= budget + 40\n"
     judged += "\nassert len(kept) == len(diagnosis.advice.kept)\n"
     learned += "\nassert state.step == 3 and best.error == best.errors.min() > 0\n"
-    command = [sys.executable, "-c", first + held + judged + learned]
+    command = [sys.executable, "-c", first + held + fitted + judged + learned]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert ran.stdout.startswith("Price(evaluations=")
     assert (tmp_path / "best.npz").exists()
 
 
+def table_after(page, header):
+    """The cells of the rows below a header."""
+    lines = page.splitlines()
+    start = lines.index(header) + 2
+    rows = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            return rows
+        rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
+    return rows
+
+
+def test_the_table_of_the_quickstart_is_its_result():
+    result = json.loads((ROOT / "results" / "quickstart.json").read_text())
+    expected = [
+        [row["name"], " ".join(map(str, row["evaluations"])), f"{row['cost']:.1f}",
+         f"{row['mse']:.1e}", f"{row['seconds']:.2f}"]
+        for row in result["rows"] if row["shown"]
+    ]  # fmt: skip
+    header = "| method | evaluations of levels 1-4 | cost | mse to the reference | seconds |"
+    assert table_after(README, header) == expected
+    assert result["machine"] in README
+
+
+def test_the_table_of_fitted_plans_is_their_result():
+    summary = json.loads((ROOT / "results" / "fitted.json").read_text())["summary"]
+    expected = []
+    for number, line in enumerate(summary["ddpm"]):
+        told = [summary[sampler][number][kind] for sampler in ("ddpm", "ddim")
+                for kind in ("mean", "median")]  # fmt: skip
+        expected.append([line["rival"], *("-" if own is None else own["told"] for own in told)])
+    header = ("| rival | SDE, mean picture | SDE, median picture | ODE, mean picture | "
+              "ODE, median picture |")  # fmt: skip
+    assert table_after(README, header) == expected
+
+
+def test_every_link_of_a_page_leads_to_a_file():
+    pages = [ROOT / "README.md", *ROOT.glob("*/README.md"), *ROOT.glob("docs/*.md"),
+             *ROOT.glob("experiments/*/README.md")]  # fmt: skip
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+            assert link.startswith("http") or (page.parent / link).exists(), (page, link)
+
+
 def test_the_first_two_commands_are_the_quickstart_and_the_tests():
     first, second = re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
     assert first.strip().endswith("-m experiments.quickstart")
-    assert "It writes to `runs/quickstart`" in README
+    assert "first command writes to `runs/quickstart`" in " ".join(README.split())
     assert second.strip().endswith("pytest")
 
 
@@ -64,7 +115,7 @@ def test_every_script_is_in_the_table_of_experiments():
 
 def test_every_ratio_in_a_table_is_that_of_the_results():
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")]
-            for line in README.splitlines() if line.startswith("| DD")]  # fmt: skip
+            for line in RESULTS.splitlines() if line.startswith("| DD")]  # fmt: skip
     expected = [[label, *cells_of(table, label)] for table in TABLES for label in table.rows]
     summed = [row for row in rows if row[0] in OURS]
     assert [row for row in rows if row[0] not in OURS] == expected
@@ -124,7 +175,7 @@ CLAIMS = {
 
 @pytest.mark.parametrize("sentence", CLAIMS)
 def test_no_sentence_says_more_than_its_interval(sentence):
-    assert sentence in " ".join(README.split())
+    assert sentence in " ".join(RESULTS.split())
     for result, sampler, method, other, least, most in CLAIMS[sentence]:
         low, high = line_of(result, sampler, method)["ratios"][other]["interval"]
         assert low >= least
@@ -136,14 +187,7 @@ def test_no_row_beats_the_second_order_solver_for_sure_where_readme_says_so():
     for line in (*summary["ddpm"], *summary["ddim"]):
         if line["of draws"] == "median":
             assert line["ratios"][SECOND]["interval"][0] < 1
-    assert README.count("no row is cheaper for sure") == 1
-    assert "no row is cheaper for\n  sure" in README
-
-
-def test_what_is_said_first_is_no_promise():
-    opening = README.split("```")[0]
-    assert "as good as" not in opening
-    assert "the largest network alone at fewer steps" in " ".join(opening.split())
+    assert " ".join(RESULTS.split()).count("no row is cheaper for sure") == 2
 
 
 def test_what_is_said_of_closer_levels_is_measured():
@@ -156,4 +200,4 @@ def test_what_is_said_of_closer_levels_is_measured():
     assert (told["ddpm", 0.125], told["ddim", 0.125]) == ("2.97", "5.90 to 9.62")
     assert (told["ddpm", 1.0], told["ddim", 1.0]) == ("0.65 to 0.97", "1.27")
     said = "is 3.0 (DDPM) and 5.9 to 9.6 times (DDIM) as cheap as Euler-Maruyama, where with all"
-    assert f"{said} of it it is 0.7 to 1.0 and 1.3 times" in " ".join(README.split())
+    assert f"{said} of it it is 0.7 to 1.0 and 1.3 times" in " ".join(RESULTS.split())

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
 from experiments.ladders.shipped import Trained
@@ -21,6 +23,7 @@ from mlem_jax.fitting import (
     part_of,
     tables_of,
 )
+from mlem_jax.fitting.fine import points_on
 from mlem_jax.grids import Grid
 
 KINDS = {"uniform": 1, "log-SNR": 1, "log-SNR, second order": 2}
@@ -67,7 +70,7 @@ def make_pilot(
     images: int,
     reference_steps: int,
     seed: int,
-    further: Iterable[Steps] = (),
+    keep: Path | None = None,
 ) -> Pilot:
     """A pilot batch, solved finely and measured.
 
@@ -79,7 +82,7 @@ def make_pilot(
         images: pictures of the batch.
         reference_steps: steps of the fine solution.
         seed: of the starts and the Brownian paths.
-        further: steps besides those tried that will be fitted.
+        keep: file in which the solution is kept for the next time; of these settings alone.
     """
     table = SAMPLERS[sampler].table(fine_grid(reference_steps))
     # Not the keys that starts to be judged are drawn with.
@@ -89,10 +92,29 @@ def make_pilot(
     noisy = SAMPLERS[sampler].noisy
     problem = Problem(x, brownian_path(keys[1], table, samples=samples) if noisy else None)
     every = [own for budget in budgets for own in tables_of(trained.ladder, search, budget)]
-    fine = fine_solution(trained.ladder, problem, table, [*every, *further])
+    wanted = np.unique(np.concatenate([points_on(table, own) for own in every]))
+    if keep is not None and (found := read(keep, table, wanted)):
+        return Pilot(problem, *found)
+    fine = fine_solution(trained.ladder, problem, table, every)
     times = coarse_grids(fine_grid(reference_steps), min(50, reference_steps // 2))["uniform"]
     pilot = SAMPLERS[sampler].table(times)
     some, _ = part_of(along(problem, table, pilot), fine, min(16, images))
     bins = min(16, len(pilot.t))
-    found = measure_sensitivities(trained.ladder, some, pilot, keys[2], bins=bins)
-    return Pilot(problem, fine, density_of(found, pilot))
+    measured = measure_sensitivities(trained.ladder, some, pilot, keys[2], bins=bins)
+    density = density_of(measured, pilot)
+    if keep is not None:
+        beside = keep.with_suffix(".new.npz")
+        np.savez(beside, done=fine.done, states=fine.states, t=density.t, values=density.values)
+        beside.replace(keep)
+    return Pilot(problem, fine, density)
+
+
+def read(file: Path, table: Steps, wanted: np.ndarray) -> tuple[Fine, Density] | None:
+    """A fine solution and density that were kept, if they are there and have all points wanted."""
+    if not file.exists():
+        return None
+    with np.load(file, allow_pickle=False) as kept:
+        if not np.isin(wanted, kept["done"]).all():
+            return None
+        fine = Fine(table, kept["done"], jnp.asarray(kept["states"]))
+        return fine, Density(kept["t"], kept["values"])

@@ -10,7 +10,7 @@ results/fitted.json and .png, or with another --name those.
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -27,24 +27,17 @@ from experiments.common.curves import Rows
 from experiments.common.kept_plans import KeptPlan, write_plan
 from experiments.common.machine import provenance
 from experiments.common.method import Method, Run, label
-from experiments.common.pilots import KINDS, Pilot, grid_of, make_pilot, search_of
-from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
-from experiments.fit import Errors, content, keep, told
-from experiments.ladders.shipped import SHIPPED, Trained, load, pick
+from experiments.common.pilots import Pilot, grid_of, make_pilot, search_of
+from experiments.common.samplers import fine_grid
+from experiments.fit import Errors, keep, told
+from experiments.ladders.shipped import SHIPPED, Trained, load
+from experiments.ours import fitted_rivals as rivals
 from experiments.ours.fitted_figure import draw_fitted, summarise_fitted, table_of
-from experiments.paper.gates import families, learned_gates
 from experiments.peers import solvers
-from mlem_jax import Steps, draws, fit_budget, gates, pick_levels, plans
-from mlem_jax.evaluate import Batch, best_of
-from mlem_jax.fitting import (
-    Candidate,
-    along,
-    choose_plan,
-    fit_plan,
-    part_of,
-    sensitivities_on,
-    states_on,
-)
+from experiments.peers.methods import rows_of
+from experiments.peers.solvers import Peer
+from mlem_jax.fitting import Choice, choose_plan
+from mlem_jax.grids import Grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +109,11 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
     @cache
     def judged() -> Benchmark:
         with console.status(f"{name}: the fine solution of the pictures that judge"):
-            samples = jnp.arange(settings.images)
-            return benchmark.make_benchmark(name, trained, fine, samples, settings.seed)
+            samples, file = jnp.arange(settings.images), settings.runs / f"{name}_reference.npy"
+            made = benchmark.make_benchmark(name, trained, fine, samples, settings.seed,
+                                            np.load(file) if file.exists() else None)  # fmt: skip
+            np.save(file, made.reference)
+            return made
 
     @cache
     def pilot() -> Pilot:
@@ -125,42 +121,59 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
             return make_pilot(
                 name, trained, search, settings.budgets, images=settings.pilot,
                 reference_steps=settings.reference_steps, seed=settings.seed,
+                keep=settings.runs / f"{name}_pilot.npz",
             )  # fmt: skip
 
-    def judge(family: str, made: Iterator[Run]) -> Rows:
+    def judge(family: str, made: Iterable[Run | Peer]) -> Rows:
         return [judged_row(family, run, trained, judged(), settings) for run in made]
 
-    def chosen(budget: float) -> Rows:
-        errors = Errors(settings.runs / f"{name}_{budget:g}_{content(trained, settings)}.json")
+    def singles(count: int) -> Rows:
+        fitted = rivals.fitted_alone(name, trained, pilot(), count, fine, keep_in(settings))
+        return judge("single", (*rivals.alone(trained, count, fine),
+                                *rivals.unipc(name, trained, count, fine), *fitted))  # fmt: skip
+
+    def papers(budget: float) -> Rows:
+        asked = rivals.Asked(settings.gates, settings.draws, jax.random.key(settings.seed + 1))
+        return judge("paper", rivals.papers(name, trained, pilot(), budget, fine, asked))
+
+    def multilevel(budget: float) -> Rows:
+        errors = Errors(settings.runs / f"{name}_{budget:g}.json")
         choice = choose_plan(trained.ladder, *pilot(), search, budget, cache=errors)
         if settings.plans is not None:
-            file = settings.plans / f"{name}_{budget:g}.npz"
-            keep(file, choice, name, fine, settings)
+            keep(settings.plans / f"{name}_{budget:g}.npz", choice, name, fine, settings)
         console.print(f"{name}, {budget:g}: {told(choice.candidate)}")
-        best = choice.candidate
-        times, order = grid_of(best.grid, fine, best.steps)
-        family = "ML-EM" if len(best.levels) > 1 else "top level"
-        method = Method(family, best.levels, best.grid.partition(",")[0], order, weights="fitted")
-        run = Run(method, {"budget": budget, "choice": told(best)}, times, [choice.fit.plan])
-        row = judged_row("multilevel", run, trained, judged(), settings) | {"chosen": True}
-        unfitted = midpoints(name, trained, pilot(), best, budget, fine)
-        return [row, *judge("multilevel", unfitted)]
+        unfitted = rivals.midpoints(name, trained, pilot(), choice.candidate, budget, fine)
+        (row,) = judge("multilevel", [run_of(choice, budget, fine)])
+        return [row | {"chosen": True}, *judge("multilevel", unfitted)]
 
-    found: Rows = []
+    log, found = settings.runs / f"{name}.jsonl", []
     for budget in settings.budgets:
-        count = round(budget)
-        tasks: dict[str, Callable[[], Rows]] = {
-            "single": lambda count=count: judge("single", alone(name, trained, count, fine)),
-            "fitted single": lambda count=count: judge(
-                "single", fitted_alone(name, trained, pilot(), count, fine, settings)),
-            "peers": lambda count=count: peers(name, trained, count, fine, judged(), settings),
-            "paper": lambda budget=budget: judge(
-                "paper", papers(name, trained, pilot(), budget, settings)),
-            "multilevel": lambda budget=budget: chosen(budget),
-        }  # fmt: skip
-        for task, make in tasks.items():
-            found += once(settings.runs / f"{name}.jsonl", f"{task} {budget:g}", make, console)
+        found += once(log, f"single {budget:g}", partial(singles, round(budget)), console)
+        found += once(log, f"paper {budget:g}", partial(papers, budget), console)
+        found += once(log, f"multilevel {budget:g}", partial(multilevel, budget), console)
     return found
+
+
+def keep_in(settings: Settings) -> rivals.Keep | None:
+    """What keeps plans in the folder that was asked for."""
+    folder = settings.plans
+    if folder is None:
+        return None
+
+    def write(name: str, kept: KeptPlan, about: dict[str, Any]) -> None:
+        known = provenance("experiments.ours.fitted") | {"settings": runs.recorded(settings)}
+        write_plan(folder / name, kept, known | about)
+
+    return write
+
+
+def run_of(choice: Choice, budget: float, fine: Grid) -> Run:
+    """The plan that was chosen."""
+    best = choice.candidate
+    times, order = grid_of(best.grid, fine, best.steps)
+    family = "ML-EM" if len(best.levels) > 1 else "top level"
+    method = Method(family, best.levels, best.grid.partition(",")[0], order, weights="fitted")
+    return Run(method, {"budget": budget, "choice": told(best)}, times, [choice.fit.plan])
 
 
 def once(log: Path, task: str, make: Callable[[], Rows], console: Console) -> Rows:
@@ -178,122 +191,14 @@ def once(log: Path, task: str, make: Callable[[], Rows], console: Console) -> Ro
 
 
 def judged_row(
-    family: str, run: Run, trained: Trained, judged: Benchmark, settings: Settings
+    family: str, run: Run | Peer, trained: Trained, judged: Benchmark, settings: Settings
 ) -> dict[str, Any]:
-    """What the result says of one plan."""
-    (end,), (seconds,) = benchmark.ends_of(run, trained, judged)
-    row = benchmark.row_of(run, 0, end, seconds, trained, judged)
-    return finished(row, family, run.method, settings)
-
-
-def finished(
-    row: dict[str, Any], family: str, method: Method, settings: Settings
-) -> dict[str, Any]:
-    """A row, by family: single, paper, multilevel."""
+    """What the result says of one plan, or of another project's solver."""
+    network = solvers.top_network(trained.ladder)
+    (row,) = rows_of(run, trained, network, judged, benchmark.noise_of)
     median = float(np.median(row["picture_errors"]))
-    return row | {"family": family, "method": label(method), "ladder": settings.ladder.name,
+    return row | {"family": family, "method": label(run.method), "ladder": settings.ladder.name,
                   "median": median, "chosen": False}  # fmt: skip
-
-
-def alone(name: str, trained: Trained, count: int, fine: np.ndarray) -> Iterator[Run]:
-    """The top level at every step, of first and of second order, on both grids."""
-    del name
-    for kind in KINDS:
-        times, order = grid_of(kind, fine, count)
-        method = Method("top level", (len(trained.ladder),), kind.partition(",")[0], order)
-        yield Run(method, {"steps": count}, times, [plans.full(count, 1, 1)])
-
-
-def fitted_alone(
-    name: str, trained: Trained, pilot: Pilot, count: int, fine: np.ndarray, settings: Settings
-) -> Iterator[Run]:
-    """The same with fitted weights, two outputs remembered; the best on the pilot is kept."""
-    levels = (len(trained.ladder),)
-    own, least = pick_levels(trained.ladder, levels), np.inf
-    for kind in KINDS:
-        times, order = grid_of(kind, fine, count)
-        steps = SAMPLERS[name].table(times, order)
-        problem = along(pilot.problem, pilot.fine.steps, steps)
-        fit = fit_plan(own, problem, steps, np.ones((count, 1), bool),
-                       states_on(pilot.fine, steps), memory=(2,))  # fmt: skip
-        grid, error = kind.partition(",")[0], float(fit.error)
-        if settings.plans is not None and error < least:
-            file, least = settings.plans / f"{name}_{count}_top.npz", error
-            kept = KeptPlan(fit.plan, levels, name, times, grid, order, float(count))
-            about = provenance("experiments.ours.fitted") | {"settings": runs.recorded(settings)}
-            write_plan(file, kept, about | {"name": f"top level, {kind}", "mse": error})
-        method = Method("top level", levels, grid, order, weights="fitted")
-        yield Run(method, {"steps": count}, times, [fit.plan])
-
-
-def peers(
-    name: str, trained: Trained, count: int, fine: np.ndarray, judged: Benchmark, settings: Settings
-) -> Rows:
-    """UniPC of diffusers, for the ODE, where it is installed."""
-    if SAMPLERS[name].noisy or solvers.missing() is not None:
-        return []
-    found = []
-    for kind, times in coarse_grids(fine, count).items():
-        method = Method("UniPC", (len(trained.ladder),), kind, 2)
-        peer = solvers.Peer(method, {"steps": count}, times, count, solvers.unipc(fine, times))
-        end, seconds = solvers.timed(peer, solvers.top_network(trained.ladder), judged.x, None)
-        evaluations = [0] * (len(trained.ladder) - 1) + [count]
-        row = {"sampler": name, **method._asdict(), "parameters": {"steps": count}, "number": 0,
-               "evaluations": evaluations, "cost": float(count), "seconds": seconds,
-               **benchmark.errors_of(end, judged)}  # fmt: skip
-        found.append(finished(row, "single", method, settings))
-    return found
-
-
-def papers(
-    name: str, trained: Trained, pilot: Pilot, budget: float, settings: Settings
-) -> Iterator[Run]:
-    """All levels, 250 steps, learned gates or those of theory, the best of 15 independent draws."""
-    fine, costs = fine_grid(settings.reference_steps), trained.ladder.costs
-    count = min(250, settings.reference_steps // 2)
-    times = coarse_grids(fine, count)["uniform"]
-    steps = SAMPLERS[name].table(times)
-    if settings.gates is not None:
-        kind, family = "learned", learned_gates(settings.gates / name)
-    else:
-        kind, family = "theory", families(trained, sensitivities_on(pilot.density, steps))["theory"]
-    if not benchmark.payable(costs, count, budget):
-        return
-    logits = fit_budget(family, steps.t, costs, budget, draw=draws.independent)
-    some, _ = part_of(pilot.problem, pilot.fine, min(16, settings.pilot))
-    ends = jax.tree.map(lambda leaf: leaf[-1, : len(some.x)], pilot.fine.states)
-    batch = Batch(along(some, pilot.fine.steps, steps), ends)
-    key = jax.random.key(settings.seed + 1)
-    best = best_of(trained.ladder, batch, steps, draws.independent, logits, key,
-                   count=settings.draws)  # fmt: skip
-    levels = tuple(range(1, len(costs) + 1))
-    method = Method("ML-EM", levels, "uniform", 1, kind, "independent", "impulse")
-    yield Run(method, {"budget": budget, "base": count, "best of": settings.draws}, times,
-              [best.plan])  # fmt: skip
-
-
-def midpoints(
-    name: str, trained: Trained, pilot: Pilot, best: Candidate, budget: float, fine: np.ndarray
-) -> Iterator[Run]:
-    """Midpoint draws of the pilot's gates, with levels and steps of a candidate, unfitted."""
-    if len(best.levels) == 1:
-        return
-    times, order = grid_of(best.grid, fine, best.steps)
-    steps: Steps = SAMPLERS[name].table(times, order)
-    own = pick(trained, best.levels)
-    values = pilot.density.values[:, np.array(best.levels) - 1].copy()
-    values[:, 0] = np.inf
-    found = sensitivities_on(pilot.density._replace(values=values), steps)
-    family = gates.from_sensitivities(found, own.ladder.costs, power=1 / 3)
-    if not benchmark.payable(own.ladder.costs, best.steps, budget):
-        return
-    logits = fit_budget(family, steps.t, own.ladder.costs, budget, draw=draws.midpoint)
-    method = Method("ML-EM", best.levels, best.grid.partition(",")[0], order, "pilot", "midpoint",
-                    "impulse")  # fmt: skip
-    parameters = {"budget": budget, "base": best.steps}
-    yield Run(method, parameters, times, [plans.draw_plan(draws.midpoint, logits, None)])
-    held = plans.trapezoid(plans.open_first(draws.midpoint.openings(None, logits)), steps)
-    yield Run(method._replace(weights="trapezoid"), parameters, times, [held])
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class Search(NamedTuple):
     grids: Mapping[str, Callable[[int], Steps]]
     levels: Sequence[tuple[int, ...]]
     most: int
-    factors: Sequence[float] = (2, 3, 5)
+    factors: Sequence[float] = (3, 5, 8)
     powers: Sequence[float] = (1 / 3, 0.2, 0.5)
     memories: Sequence[tuple[int, int]] = ((1, 2), (0, 1), (2, 3))
 

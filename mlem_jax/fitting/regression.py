@@ -1,8 +1,8 @@
 """One step of a fit: the least squares, and the state after it. It knows no level.
 
-The least squares are solved by a QR decomposition in double precision, not by normal equations: a
-level's output and its last one are nearly parallel, and a squared condition is too much. They are
-solved by numpy, in chunks: a tall matrix of a handful of columns is nothing to compile.
+A level's output and its last one are nearly parallel, so the normal equations are summed in double
+precision, where the square of what single precision can tell apart is told apart still. They are
+summed by numpy, in chunks: a tall matrix of a handful of columns is nothing to compile.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from mlem_jax.solver.step import Carry, Table
 from mlem_jax.types import State
 
 _ROWS = 1 << 18
-"""Entries that are decomposed at a time."""
+"""Entries that are summed at a time."""
 
 
 def fit_step(
@@ -59,26 +59,24 @@ def least_squares(
     ridge: float,
     seen: int,
 ) -> tuple[Float[np.ndarray, " known"], Float[np.ndarray, " 2"]]:
-    """c = base + argmin_d |target - base . v - d . v|^2 + ridge |v|^2 |d|^2, by QR.
+    """c = base + argmin_d |target - base . v - d . v|^2 + ridge |v|^2 |d|^2.
 
     Values that are not known have no coefficient. Also the mean squares left with base and with c.
     """
     chosen = np.flatnonzero(known)
-    triangle, entries = np.zeros((0, len(chosen) + 1)), 0
+    gram, entries = np.zeros((len(chosen) + 1,) * 2), 0
     for columns, goal in _blocks(values, target, chosen, seen):
         block = np.concatenate([columns, (goal - columns @ base[chosen])[:, None]], axis=1)
-        triangle = np.asarray(np.linalg.qr(np.concatenate([triangle, block]), mode="r"))
+        gram += block.T @ block
         entries += len(block)
-    inner, rest = triangle[:, :-1], triangle[:, -1]
-    strength = np.sqrt(ridge * (inner**2).sum(axis=0).max(initial=0.0))
-    # Rows that hold each coefficient at its base.
-    anchored = np.concatenate([inner, strength * np.eye(len(chosen))])
-    wanted = np.concatenate([rest, np.zeros(len(chosen))])
-    change = np.linalg.lstsq(anchored, wanted, rcond=None)[0]
+    inner, outer, rest = gram[:-1, :-1], gram[:-1, -1], gram[-1, -1]
+    # What holds each coefficient at its base.
+    anchor = ridge * np.diag(inner).max(initial=0.0) * np.eye(len(chosen))
+    change = np.linalg.lstsq(inner + anchor, outer, rcond=1e-14)[0]
     coefficients = np.where(known, base, 0.0)
     coefficients[chosen] += change
-    squares = [(rest**2).sum(), ((rest - inner @ change) ** 2).sum()]
-    return coefficients, np.array(squares) / entries
+    after = rest - 2 * change @ outer + change @ inner @ change
+    return coefficients, np.array([rest, max(after, 0.0)]) / entries
 
 
 def _blocks(
