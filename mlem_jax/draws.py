@@ -114,7 +114,7 @@ key. It is priced as `systematic` is, whose mean cost it has to within one evalu
 
 def spread_openings(offset: Float[Array, " levels"], logits: Logits) -> Openings:
     """B_n = floor(c_n + U) - floor(c_{n-1} + U), for given offsets U in [0, 1)."""
-    count = jnp.floor(jnp.cumsum(to_probabilities(logits), axis=0) + offset)
+    count = jnp.floor(jnp.cumsum(to_probabilities(logits), axis=0) + offset[None])
     before = jnp.concatenate([jnp.zeros_like(count[:1]), count[:-1]])
     # A certain gate is open whatever the rounding of long sums does.
     return (count > before) | jnp.isposinf(logits)

@@ -129,8 +129,8 @@ def discrete(*, betas: ArrayLike | None = None, alphas_cumprod: ArrayLike | None
 
     def parts(t: Times) -> tuple[Times, Times]:
         """Alpha = exp(-integral / 2) left, as (integral, left)."""
-        step = jnp.clip(jnp.floor(t).astype(jnp.int32), 0, len(fall) - 1)
-        share = t - step
+        begun = jnp.clip(jnp.floor(t), 0, len(fall) - 1)
+        step, share = begun.astype(jnp.int32), t - begun
         # Copies, because JAX keeps the precision to which it has first rounded an array.
         before, within, whole = (
             jnp.asarray(column.copy(), share.dtype)[step] for column in (fallen, fall, wiped)

@@ -102,8 +102,8 @@ def test_the_fine_solution_is_kept_where_candidates_step():
     assert path.shape == (7, 3, 4)
 
 
-@pytest.mark.parametrize(("gap", "cost", "levels"), [(0.02, 1.0, (1, 2)), (20.0, 5.5, (2,))])
-def test_a_lower_level_is_used_where_it_lies_close_and_left_where_it_is_far_and_costly(
+@pytest.mark.parametrize(("gap", "cost", "levels"), [(0.02, 1.0, (1, 2)), (2.0, 9.5, (2,))])
+def test_a_lower_level_is_used_where_it_lies_close_and_left_where_it_costs_too_much(
     gap, cost, levels
 ):
     own, seen = ladder(gap, (cost, 20.0)), {}

@@ -27,7 +27,8 @@ def test_every_step_of_a_systematic_draw_opens_with_exactly_its_probability(colu
     logits = gates.to_logits(column)
     every = every_offset(logits)
     assert sum(chance for chance, _ in every) == pytest.approx(1.0, abs=1e-12)
-    np.testing.assert_allclose(sum(q * openings for q, openings in every), column, atol=1e-9)
+    mean = sum(chance * np.asarray(openings) for chance, openings in every)
+    np.testing.assert_allclose(mean, column, atol=1e-9)
 
 
 @given(column=columns, seed=st.integers(0, 2**31))
@@ -38,7 +39,7 @@ def test_a_systematic_draw_opens_as_often_as_is_due_and_never_lags_more_than_one
     # A certain gate beside it, since logits of (1/2, 0.73] alone look like probabilities.
     logits = gates.to_logits(np.concatenate([column, np.ones_like(column)], axis=1))
     openings = draws.systematic.openings(jax.random.key(seed), logits)
-    opened = np.cumsum(openings[:, :1], axis=0)
+    opened = np.cumsum(np.asarray(openings[:, :1]), axis=0)
     assert openings[:, 1].all()
     assert np.floor(due[-1] - 1e-9) <= opened[-1] <= np.ceil(due[-1] + 1e-9)
     assert (np.abs(due - opened) < 1 + 1e-9).all()
@@ -67,7 +68,7 @@ def test_the_lag_of_independent_draws_has_the_variance_of_the_time_over_the_rate
     logits = gates.to_logits(np.full((count, 1), p))
     keys = jax.random.split(jax.random.key(0), 4000)
     opened = jax.vmap(lambda key: draws.independent.openings(key, logits).sum())(keys)
-    lag = np.asarray(1 - opened / (p * count))
+    lag = 1 - np.asarray(opened) / (p * count)
     expected = (1 - p) / (p * count)
     assert abs(lag.mean()) < 5 * np.sqrt(expected / 4000)
     squares = lag**2

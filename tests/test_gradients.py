@@ -27,7 +27,7 @@ KEY = jax.random.key(0)
 
 def known_draws(count, levels, start, *, noisy=True):
     """A nonlinear ladder of `levels` on `count` steps from t = 1 to the data."""
-    steps = euler_maruyama(uniform_grid(1.0, 0.0, count), lambda t: (0.5 + t) * noisy)
+    steps = euler_maruyama(uniform_grid(1.0, 0.0, count), lambda t: (0.5 + t) * float(noisy))
     ladder = pick_levels(wavy_ladder(), range(4 - levels, 4))
     path = brownian_path(KEY, steps, samples=jnp.arange(2)) if noisy else None
     batch = Batch(Problem(normals(0, 2, 3), path), normals(1, 2, 3))
@@ -241,7 +241,7 @@ def test_the_leading_order_plan_is_the_plan_and_certain_gates_do_not_move():
             (jnp.ones((2, 3)),),
         )
         np.testing.assert_array_equal(leading, expected.weights)
-        ratios = openings[:, 1:] / np.array([0.5, 0.2])
+        ratios = np.asarray(openings[:, 1:]) / np.array([0.5, 0.2])
         np.testing.assert_allclose(moved[:, 1], -(ratios[:, 0] - ratios[:, 1]) / 2)
         np.testing.assert_allclose(moved[:, 0], ratios[:, 0] / 2)
 

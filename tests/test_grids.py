@@ -133,7 +133,7 @@ def test_a_schedule_by_a_table_works_before_and_after_a_solve(precise):
     grid = grids.uniform_grid(1.0, 0.0, 10)
     with jax.enable_x64(precise):
         drift = levels.data(lambda params, x, t: params * x, table, pr.predict_noise)
-        ladder, plan = Ladder((drift,), (jnp.float32(0.5),)), plans.full(10, 1, 1)
+        ladder, plan = Ladder((drift,), (jnp.asarray(0.5),)), plans.full(10, 1, 1)
         for _ in range(2):
             steps = sp.ddim(table, grid)
             solve(ladder, Problem(jnp.ones(2)), steps, plan)

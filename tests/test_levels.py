@@ -44,7 +44,7 @@ def test_linen_and_nnx_modules_are_levels():
 
     params = Linen().init(jax.random.key(0), X, 0.5)
     dense = params["params"]["Dense_0"]
-    expected = run(lambda params, x, t: x @ dense["kernel"] * t + dense["bias"] * t, ())
+    expected = run(lambda params, x, t: x @ dense["kernel"] * t + dense["bias"][None] * t, ())
     np.testing.assert_allclose(run(lv.linen(Linen()), params), expected, atol=1e-12)
     drift, state = lv.nnx(Nnx(dense["kernel"], dense["bias"]))
     np.testing.assert_allclose(run(drift, state), expected, atol=1e-12)
@@ -129,7 +129,7 @@ def test_a_network_that_wants_a_time_for_each_sample_is_given_one():
 
 def test_a_network_that_takes_training_steps_is_a_level_of_a_discrete_process():
     def network(params, x, i, shift):
-        return params * x * i + shift[:, None]
+        return params * x * i.astype(x.dtype) + shift[:, None]
 
     level = lv.at_steps(network)
     found = level(2.0, X, jnp.asarray(7.0), jnp.array([1.0, 2.0]))

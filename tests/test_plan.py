@@ -45,7 +45,7 @@ def test_the_expected_price_is_the_mean_of_the_realised(draw, every, table):
     drawn = [(p, plans.drop_idle(plans.weigh(openings, logits))) for p, openings in every(logits)]
     expected = plans.expected_price(draw, logits, COSTS)
     for field in plans.Price._fields:
-        mean = sum(p * getattr(plans.price(each, COSTS), field) for p, each in drawn)
+        mean = sum(p * np.asarray(getattr(plans.price(each, COSTS), field)) for p, each in drawn)
         np.testing.assert_allclose(getattr(expected, field), mean, atol=1e-12)
 
 
@@ -86,7 +86,7 @@ def test_systematic_gates_open_as_often_as_their_probabilities_say(table, seed):
     table = np.concatenate([np.ones((len(table), 1)), table], axis=1)
     logits = gates.to_logits(table)
     for draw in (draws.systematic, draws.midpoint):
-        opened = np.cumsum(draw.openings(jax.random.key(seed), logits), axis=0)
+        opened = np.cumsum(np.asarray(draw.openings(jax.random.key(seed), logits)), axis=0)
         due = np.cumsum(table, axis=0)
         assert (np.abs(opened - due) < 1 + 1e-9).all()
 

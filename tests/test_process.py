@@ -161,7 +161,7 @@ def test_a_discrete_process_has_its_digits_before_and_after_single_precision():
 def test_a_network_of_training_steps_is_a_level():
     assert pr.step_index(jnp.arange(0.0, 4.0)).tolist() == [0, 0, 1, 2]
     assert pr.step_index(jnp.asarray(980.7)).dtype == jnp.int32
-    seen = at_steps(lambda params, x, index: params * x + index)
+    seen = at_steps(lambda params, x, index: params * x + index.astype(x.dtype))
     assert seen(2.0, jnp.asarray([1.0]), jnp.asarray(981.0)) == 982
 
 

@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mlem_jax import grids, plans
 from mlem_jax import process as pr
@@ -137,51 +135,6 @@ def test_strong_order_with_additive_noise_is_one(noise):
     counts, errors = strong_errors(noise)
     order = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert order == pytest.approx(1.0, abs=0.1)
-
-
-@given(start=st.floats(0.2, 0.99), end=st.floats(0.001, 0.19), count=st.integers(1, 60))
-@settings(deadline=None, max_examples=30)
-def test_grids_have_their_ends_and_fall(start, end, count):
-    made = (
-        grids.uniform_grid(start, end, count),
-        grids.log_snr_grid(COSINE, start, end, count),
-        grids.karras_grid(COSINE, start, end, count),
-    )
-    for grid in made:
-        assert len(grid) == count + 1
-        assert grid[0] == start
-        assert grid[-1] == end
-        assert (np.diff(grid) < 0).all()
-
-
-def test_log_snr_grid_is_uniform_in_log_snr():
-    grid = grids.log_snr_grid(COSINE, 0.98, 0.01, 20)
-    rises = np.diff(pr.log_snr(COSINE, jnp.asarray(grid)))
-    np.testing.assert_allclose(rises, rises.mean(), rtol=1e-6)
-
-
-def test_karras_grid_is_the_one_of_edm():
-    process = pr.variance_exploding()
-    ramp = np.linspace(0, 1, 19)
-    expected = (80 ** (1 / 7) + ramp * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
-    np.testing.assert_allclose(grids.karras_grid(process, 80.0, 0.002, 18), expected, rtol=1e-9)
-
-
-@given(data=st.data(), fine_count=st.integers(2, 80))
-@settings(deadline=None, max_examples=50)
-def test_a_subgrid_is_made_of_points_of_the_fine_grid(data, fine_count):
-    count = data.draw(st.integers(1, fine_count))
-    power = data.draw(st.floats(0.2, 5))
-    fine = grids.uniform_grid(1.0, 0.0, fine_count)
-    wanted = np.linspace(1, 0, count + 1) ** power
-    if len(np.unique(wanted)) < len(wanted):
-        return
-    coarse = grids.subgrid(fine, wanted)
-    assert len(coarse) == count + 1
-    assert np.isin(coarse, fine).all()
-    assert (np.diff(coarse) < 0).all()
-    assert coarse[0] == 1
-    assert coarse[-1] == 0
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ class Settings:
     """What draws the pictures."""
     budgets: tuple[float, ...] = (5.0, 8.0, 15.0, 30.0, 60.0)
     """In evaluations of the top level."""
+    factors: tuple[float, ...] = (3.0, 5.0, 8.0)
+    """Steps of the multilevel plans that are tried, in evaluations that the budget would pay."""
     images: int = 64
     """Pictures that judge."""
     pilot: int = 32
@@ -96,15 +98,15 @@ def main(settings: Settings) -> None:
 def shrink(settings: Settings, folder: Path) -> Settings:
     """What `--tiny` runs."""
     return dataclasses.replace(
-        settings, ladder=tiny.random_ladder(folder / "ladder"), gates=None, budgets=(6.0, 8.0),
-        images=4, pilot=8, reference_steps=64, draws=2, runs=folder / "runs",
+        settings, ladder=tiny.random_ladder(folder / "ladder"), gates=None, budgets=(6.0,),
+        factors=(3.0,), images=4, pilot=8, reference_steps=64, draws=2, runs=folder / "runs",
     )  # fmt: skip
 
 
 def compare(name: str, trained: Trained, settings: Settings, console: Console) -> Rows:
     """The rows of one sampler: of each budget the single networks', the paper's and ours."""
     fine = fine_grid(settings.reference_steps)
-    search = search_of(name, fine, len(trained.ladder))
+    search = search_of(name, fine, len(trained.ladder), factors=settings.factors)
 
     @cache
     def judged() -> Benchmark:

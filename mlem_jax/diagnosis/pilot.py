@@ -50,7 +50,7 @@ from mlem_jax.noise import as_key
 from mlem_jax.plans.plan import full
 from mlem_jax.problem import Problem, batch_size, increment_at
 from mlem_jax.solver.check import checked_table
-from mlem_jax.solver.step import Table, evaluate_level
+from mlem_jax.solver.step import Table, add_noise, evaluate_level
 from mlem_jax.steps import Steps
 from mlem_jax.types import Key, Logits, PerStep, Scalar, State
 
@@ -114,7 +114,8 @@ def run_pilot(
         raise ValueError(f"expected fewer certain gates than {levels} levels, got {certain}")
     own = bin_numbers(count, bins)
     first = np.searchsorted(own, np.arange(bins + 1))
-    chosen = jax.random.randint(as_key(key), (batch_size(problem), bins), first[:-1], first[1:])
+    shape = batch_size(problem), bins
+    chosen = jax.random.randint(as_key(key), shape, first[None, :-1], first[None, 1:])
     return _measure(ladder, problem, table, chosen, jnp.asarray(own), certain)
 
 
@@ -222,7 +223,7 @@ def _measure(
         own = bin_of[n] * free + jnp.arange(free)
         tangents = jax.tree.map(
             lambda leaf, *rises: leaf.at[own].add(
-                jnp.where(_beside(here, rises[0]), gain * jnp.stack(rises), 0)
+                jnp.where(_beside(here, rises[0])[None], gain * jnp.stack(rises), 0)
             ),
             tangents, *rises[certain:],
         )  # fmt: skip
@@ -241,7 +242,7 @@ def _measure(
 
 def _with_noise(problem: Problem, table: Table, n: Int[Array, ""], x: State) -> State:
     drawn = increment_at(problem, n, x)
-    return x if drawn is None else jax.tree.map(lambda x, xi: x + table.noise[n] * xi, x, drawn)
+    return x if drawn is None else add_noise(x, table.noise[n], drawn)
 
 
 def _minus(left: State, right: State) -> State:

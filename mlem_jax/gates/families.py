@@ -172,9 +172,10 @@ def sensitivity_rates(
 ) -> Float[Array, "steps levels"]:
     """(v_k / c_k)^power of `from_sensitivities`; traceable."""
     closes = jnp.isfinite(sensitivities).any(axis=0)[:-1]
-    paid = costs + jnp.concatenate([jnp.zeros(1, costs.dtype), costs[:-1] * closes])
+    below = jnp.where(closes, costs[:-1], 0)
+    paid = costs + jnp.concatenate([jnp.zeros(1, costs.dtype), below])
     # A sensitivity of 0 would be a gate that never opens; the least positive one stands for it.
-    return (jnp.maximum(sensitivities, jnp.finfo(sensitivities.dtype).tiny) / paid) ** power
+    return (jnp.maximum(sensitivities, jnp.finfo(sensitivities.dtype).tiny) / paid[None]) ** power
 
 
 def log_linear(start: Sequence[float], *, delta: float = 0.1) -> Gates:
@@ -204,7 +205,8 @@ def log_linear(start: Sequence[float], *, delta: float = 0.1) -> Gates:
                 "gates over a time that runs from 0, at the data"
             )
         feature = jnp.log(jnp.asarray(t, theta.offset.dtype) + delta)[:, None]
-        return _with_certain(free, theta.slope * feature + theta.offset + jnp.log(scale))
+        rises = theta.slope[None] * feature + theta.offset[None]
+        return _with_certain(free, rises + _log(scale, rises.dtype))
 
     return Gates(init, logits)
 
@@ -244,7 +246,7 @@ def piecewise_linear(start: ArrayLike, knots: Sequence[float]) -> Gates:
     def logits(theta: Float[Array, "knots free"], t: PerStep, scale: Scale = 1.0) -> Logits:
         at = jnp.asarray(places, theta.dtype)
         along = jax.vmap(lambda own: jnp.interp(jnp.asarray(t, theta.dtype), at, own), 1, 1)
-        return _with_certain(free, along(theta) + jnp.log(scale))
+        return _with_certain(free, along(theta) + _log(scale, theta.dtype))
 
     return Gates(init, logits)
 
@@ -348,6 +350,10 @@ def _free_columns(start: np.ndarray) -> tuple[np.ndarray, Float[Array, "rows fre
             f"{start.tolist()}"
         )
     return free, logits[:, free]
+
+
+def _log(scale: Scale, dtype: Any) -> Scalar:
+    return jnp.log(scale).astype(dtype)
 
 
 def _with_certain(free: np.ndarray, columns: Float[Array, "steps free"]) -> Logits:

@@ -46,7 +46,7 @@ Tree = TypeVar("Tree")
 
 def score(openings: Openings, logits: Logits) -> Float[Array, "steps levels"]:
     """d log P(B) / dl = B - p, for independent gates; 0 where a gate is certain."""
-    return openings - to_probabilities(logits)
+    return openings.astype(logits.dtype) - to_probabilities(logits)
 
 
 def score_gradient(logits: Callable[[Tree], Logits], theta: Tree, openings: Openings) -> Tree:

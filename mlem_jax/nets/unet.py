@@ -58,6 +58,7 @@ def depthwise_shifts(x: Images, taps: Taps) -> Images:
     height, width = x.shape[1:3]
     # Without the barrier XLA computes what made `x` nine times over, once a shift.
     padded = jnp.pad(jax.lax.optimization_barrier(x), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    taps = taps[:, :, None, None, None]
     shifted = [
         padded[:, a : a + height, b : b + width] * taps[a, b] for a in range(3) for b in range(3)
     ]
@@ -152,7 +153,7 @@ class TimeEmbedding(nn.Module):
     @nn.compact
     def __call__(self, t: Float[Array, " times"]) -> Float[Array, "times features"]:
         frequencies = jnp.exp(jnp.linspace(0.0, jnp.log(1000.0), 32, dtype=t.dtype))
-        angles = t[:, None] * frequencies
+        angles = t[:, None] * frequencies[None]
         waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
         return nn.silu(nn.Dense(self.features)(nn.silu(nn.Dense(self.features)(waves))))
 

@@ -81,7 +81,7 @@ def last_estimates(steps: int, levels: int, lags: int) -> Memory:
 
 def join_memories(first: Memory, second: Memory) -> Memory:
     """The slots of both, side by side; neither knows of the other."""
-    dtype = jnp.promote_types(first.keep.dtype, second.keep.dtype)
+    dtype = np.promote_types(first.keep.dtype, second.keep.dtype)
     first, second = jax.tree.map(lambda table: table.astype(dtype), (first, second))
     apart = jnp.zeros((*first.read.shape, second.read.shape[1]), dtype)
     above = jnp.concatenate([first.keep, apart], axis=2)
@@ -155,7 +155,8 @@ def _catch_up(openings: Openings, steps: Steps, *, straight: bool) -> Float[Arra
 def _held(openings: Openings, steps: Steps, caught: Weights) -> Plan:
     """One slot per difference, read until it is written anew at an opening that is asked for."""
     levels = caught.shape[1]
-    known_before = jnp.cumsum(openings, axis=0) - openings > 0
+    opened = jnp.cumsum(openings, axis=0)
+    known_before = opened > openings.astype(opened.dtype)
     fresh = jnp.where(openings, 1 + caught, 0)
     old = jnp.where(openings, jnp.where(known_before, -caught, 0), 1.0)
     # A difference is worth holding if the next step asks for it: a closed gate, or a straight line.

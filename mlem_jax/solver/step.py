@@ -144,8 +144,13 @@ def mlem_step(
     moved = jax.tree.map(lambda x, f: row.scale * x + row.gain * f, x, estimate)
     moved = jax.tree.map(jnp.add, moved, _dot(row.push, memory)) if len(row.push) else moved
     if increment is not None:
-        moved = jax.tree.map(lambda x, xi: x + row.noise * xi, moved, increment)
+        moved = add_noise(moved, row.noise, increment)
     return Carry(moved, _add(kept, row.write[:, -1], estimate))
+
+
+def add_noise(x: State, noise: Float[Array, "*broadcast"], increment: State) -> State:
+    """X + noise xi, the noise a number, or an array that is broadcast to the state."""
+    return jax.tree.map(lambda x, xi: x + jnp.broadcast_to(noise, xi.shape) * xi, x, increment)
 
 
 def _dot(coefficients: Float[Array, "*rows slots"], memory: State) -> State:
@@ -159,9 +164,9 @@ def _add(sums: State, coefficients: Float[Array, "*slots"], output: State) -> St
     """sums + coefficients (x) output."""
     if coefficients.ndim and not len(coefficients):
         return sums
-    return jax.tree.map(
-        lambda total, own: total + jnp.expand_dims(
-            coefficients, range(coefficients.ndim, coefficients.ndim + own.ndim)
-        ) * own,
-        sums, output,
-    )  # fmt: skip
+
+    def add(total: Array, own: Array) -> Array:
+        factors = coefficients.reshape(*coefficients.shape, *(1,) * own.ndim)
+        return total + factors * own.reshape(*(1,) * coefficients.ndim, *own.shape)
+
+    return jax.tree.map(add, sums, output)
