@@ -80,32 +80,6 @@ def cost_range(
     return least, most
 
 
-def cost_at_error(
-    costs: ArrayLike, errors: ArrayLike, wanted: ArrayLike
-) -> Float[np.ndarray, " wanted"]:
-    """log c(e) by straight lines in log e between neighbours on the frontier.
-
-    Args:
-        costs: of the runs of one curve, in any order.
-        errors: of the same runs. Where a dearer run is worse than a cheaper one, or equally dear,
-            it does not count: nobody would pay for it.
-        wanted: the errors asked for.
-
-    Returns:
-        One cost for each; NaN beyond the errors that the frontier spans.
-
-    Raises:
-        ValueError: as `cost_range`.
-    """
-    costs, errors = as_table(costs, "costs"), as_table(errors, "errors")
-    if costs.ndim != 1 or costs.shape != errors.shape:
-        raise ValueError(f"expected as many costs as errors, got {list(costs.shape)} and "
-                         f"{list(errors.shape)}")  # fmt: skip
-    points = list(zip(costs.tolist(), errors.tolist(), strict=True))
-    least, most = cost_range(points, wanted)
-    return np.where(least == most, least, np.nan)
-
-
 def ratio(own: Points, other: Points) -> Ratio | None:
     """median_i other(e_i) / c_i over all runs (c_i, e_i) of one's own, bounds being bounds.
 

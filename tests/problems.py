@@ -69,4 +69,5 @@ def normals(seed, *shape):
 
 def openings_at(count, *columns):
     """B [count steps, levels]: open at the steps that each column names."""
-    return jnp.stack([jnp.isin(jnp.arange(count), jnp.asarray(own)) for own in columns], axis=1)
+    opened = [np.isin(np.arange(count), list(own)) for own in columns]
+    return jnp.asarray(np.stack(opened, axis=1))

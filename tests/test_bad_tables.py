@@ -272,9 +272,7 @@ RUNS = [(1.0, 4.0), (2.0, 1.0)]
 FRONTIERS = [
     *each("cost_range", lambda v: frontier.cost_range(v, [2.0]),
           ([], [(NAN, 1.0)], [(-1.0, 1.0)], [(1.0, 0.0)], None, "runs", [1.0]), "expected runs"),
-    *each("costs of a curve", lambda v: frontier.cost_at_error(v, [4.0, 1.0], [2.0]),
-          ([1.0], [NAN, NAN], [-1.0, 2.0], 1.0, None, "costs"), "expected"),
-    *each("wanted errors", lambda v: frontier.cost_at_error([1.0, 2.0], [4.0, 1.0], v),
+    *each("wanted errors", lambda v: frontier.cost_range(RUNS, v),
           ("few", None, ["a"]), "expected errors"),
     *each("own runs", lambda v: frontier.ratio(v, RUNS), ([(0.0, 1.0)], [(-1.0, 1.0)], "runs"),
           "expected runs"),

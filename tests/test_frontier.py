@@ -19,9 +19,7 @@ def test_the_order_of_runs_changes_nothing(points, random):
     assert fr.frontier(points) == fr.frontier(shuffled)
     if fr.frontier(points):
         wanted = [0.05, 0.1, 0.15, 0.3, 1.0, 2.0]
-        np.testing.assert_array_equal(
-            *(fr.cost_at_error(*zip(*own, strict=True), wanted) for own in (points, shuffled))
-        )
+        np.testing.assert_array_equal(*(fr.cost_range(own, wanted) for own in (points, shuffled)))
         assert fr.ratio(points, shuffled) == fr.ratio(shuffled, points)
 
 
@@ -36,23 +34,22 @@ def test_on_a_frontier_is_what_no_other_run_beats(points):
 
 
 def test_of_runs_of_equal_cost_the_better_one_counts():
-    for costs, errors in (([100, 150, 150, 200], [4, 3, 1, 0.5]),
-                          ([100, 150, 150, 200], [4, 1, 3, 0.5])):  # fmt: skip
-        found = fr.cost_at_error(costs, errors, [2.0])
-        np.testing.assert_allclose(found, [(100 * 150) ** 0.5], rtol=1e-12)
+    for first, second in ((3, 1), (1, 3)):
+        runs = [(100, 4), (150, first), (150, second), (200, 0.5)]
+        found = fr.cost_range(runs, [2.0])
+        np.testing.assert_allclose(found, np.full((2, 1), (100 * 150) ** 0.5), rtol=1e-12)
 
 
 def test_cost_at_an_error_follows_a_power_law_and_skips_what_does_not_pay():
     costs = np.array([10.0, 40.0, 20.0, 30.0])
     errors = 7.0 * costs**-1.5
     wanted = 7.0 * np.array([15.0, 35.0]) ** -1.5
-    found = fr.cost_at_error(costs, errors, wanted)
-    np.testing.assert_allclose(found, [15.0, 35.0], rtol=1e-12)
-    assert np.isnan(fr.cost_at_error(costs, errors, [1.0, 1e-9])).all()
+    found = fr.cost_range(list(zip(costs, errors, strict=True)), wanted)
+    np.testing.assert_allclose(found, [[15.0, 35.0]] * 2, rtol=1e-12)
     errors[2] = 1.0  # At cost 20 it fails: the runs at 10 and 30 remain.
-    np.testing.assert_allclose(
-        fr.cost_at_error(costs, errors, 7.0 * np.array([10.0, 30.0]) ** -1.5), [10.0, 30.0]
-    )
+    found = fr.cost_range(list(zip(costs, errors, strict=True)),
+                          7.0 * np.array([10.0, 30.0]) ** -1.5)  # fmt: skip
+    np.testing.assert_allclose(found, [[10.0, 30.0]] * 2)
 
 
 def test_a_ratio_of_costs_is_taken_at_equal_error():
@@ -90,7 +87,7 @@ def test_a_run_that_ended_at_no_number_is_worse_than_any():
     with pytest.raises(ValueError, match="expected runs of positive cost and error"):
         fr.ratio(other, [(5.0, math.nan)])
     with pytest.raises(ValueError, match="expected runs of positive cost and error"):
-        fr.cost_at_error([1.0, 2.0], [1.0, 0.0], [0.5])
+        fr.cost_range([(1.0, 1.0), (2.0, 0.0)], [0.5])
 
 
 @given(runs, runs, st.floats(0.05, 2), st.floats(0.01, 100))

@@ -43,7 +43,7 @@ def test_a_family_keeps_the_dtype_of_its_parameters():
             gates.log_linear((1.0, 0.5)),
             gates.piecewise_linear((1.0, 0.5), (0.0, 1.0)),
         ):
-            assert family.logits(family.init(), np.linspace(1, 0, 6)).dtype == jnp.float32
+            assert family.logits(family.init(), jnp.linspace(1, 0, 6)).dtype == jnp.float32
 
 
 def test_piecewise_linear_gates_go_through_their_knots_and_straight_between():

@@ -29,7 +29,7 @@ def test_every_group_ends_as_alone_under_its_plan(draw, count, noise):
     key, problem = jax.random.key(4), Problem(X, noise)
     made = plans.draw_plans(draw, LOGITS, key, count)
     together = solve_groups(LADDER, problem, STEPS, made)
-    for group, samples in enumerate(np.arange(6).reshape(count, -1)):
+    for group, samples in enumerate(jnp.arange(6).reshape(count, -1)):
         plan = plans.draw_plan(draw, LOGITS, jax.random.fold_in(key, group))
         alone = solve(LADDER, take(problem, samples), STEPS, plan)
         np.testing.assert_allclose(together[samples], alone, rtol=1e-13)
@@ -43,7 +43,7 @@ def test_groups_take_their_conditions_and_their_memory_along():
     problem = PROBLEM._replace(condition={"class": normals(5, 6)})
     made = [plans.trapezoid(openings_at(8, range(8), own), STEPS) for own in ([0, 3], [0, 5, 6])]
     together = solve_groups(ladder, problem, STEPS, plans.stack_plans(made))
-    for group, samples in enumerate(np.arange(6).reshape(2, 3)):
+    for group, samples in enumerate(jnp.arange(6).reshape(2, 3)):
         alone = solve(ladder, take(problem, samples), STEPS, made[group])
         np.testing.assert_allclose(together[samples], alone, rtol=1e-13)
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from experiments.readme import PAGES, filled
 from tests.readme_rows import (
     ALONE,
     BEST,
@@ -26,7 +27,6 @@ from tests.readme_rows import (
     summed_up,
 )
 
-PROCESSES = {"ddpm": "SDE", "ddim": "ODE"}
 README = (ROOT / "README.md").read_text()
 RESULTS = (ROOT / "results" / "README.md").read_text()
 OWN = (ROOT / "docs" / "own_networks.md").read_text()
@@ -53,40 +53,11 @@ def test_the_examples_run_one_after_the_other(tmp_path):
     assert (tmp_path / "best.npz").exists()
 
 
-def table_after(page, header):
-    """The cells of the rows below a header."""
-    lines = page.splitlines()
-    start = lines.index(header) + 2
-    rows = []
-    for line in lines[start:]:
-        if not line.startswith("|"):
-            return rows
-        rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
-    return rows
-
-
-def test_the_table_of_the_quickstart_is_its_result():
-    result = json.loads((ROOT / "results" / "quickstart.json").read_text())
-    expected = [
-        [row["name"], " ".join(map(str, row["evaluations"])), f"{row['cost']:.1f}",
-         f"{row['mse']:.1e}", f"{row['seconds']:.2f}"]
-        for row in result["rows"] if row["shown"]
-    ]  # fmt: skip
-    header = "| method | evaluations of levels 1-4 | cost | mse to the reference | seconds |"
-    assert table_after(README, header) == expected
-    assert result["machine"] in README
-
-
-def test_the_table_of_fitted_plans_is_their_result():
-    summary = json.loads((ROOT / "results" / "fitted.json").read_text())["summary"]
-    kinds = {f"{PROCESSES[sampler]}, by the {kind} picture": (sampler, kind)
-             for sampler in summary for kind in ("mean", "median")}  # fmt: skip
-    expected = []
-    for number, line in enumerate(summary["ddpm"]):
-        told = [summary[sampler][number][kind] for sampler, kind in kinds.values()]
-        if any(told):
-            expected.append([line["rival"], *("-" if own is None else own["told"] for own in told)])
-    assert table_after(README, f"| rival | {' | '.join(kinds)} |") == expected
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_every_filled_table_is_that_of_its_result(page):
+    text = page.read_text()
+    assert "<!-- end -->" in text
+    assert filled(text) == text, "run python -m experiments.readme"
 
 
 def test_every_link_of_a_page_leads_to_a_file():

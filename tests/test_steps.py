@@ -122,7 +122,7 @@ def strong_errors(noise):
     x = jnp.linspace(-2, 2, 64)
 
     def end(count):
-        steps = sp.euler_maruyama(grids.uniform_grid(0.0, 1.0, count), noise)
+        steps = sp.euler_maruyama(grids.uniform_grid(0.0, 1.0, int(count)), noise)
         path = brownian_path(jax.random.key(3), fine, steps, samples=jnp.arange(64))
         return solve(ladder, Problem(x, path), steps, plans.full(count, 1, 1))
 

@@ -8,6 +8,8 @@ import pytest
 from mlem_jax.nets import unet
 from tests.problems import normals
 
+pytestmark = pytest.mark.usefixtures("others_promote")
+
 SMALL = unet.Architecture(base=4, middle=1, bottom=1, scales=2, patch=2)
 
 

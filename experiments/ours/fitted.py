@@ -114,7 +114,9 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
             samples, file = jnp.arange(settings.images), settings.runs / f"{name}_reference.npy"
             made = benchmark.make_benchmark(name, trained, fine, samples, settings.seed,
                                             np.load(file) if file.exists() else None)  # fmt: skip
-            np.save(file, made.reference)
+            beside = file.with_suffix(".new.npy")
+            np.save(beside, made.reference)
+            beside.replace(file)  # Whole, or not there.
             return made
 
     @cache

@@ -62,8 +62,8 @@ def points_of(rows: Rows, mean: Mean, pictures: np.ndarray | slice = slice(None)
 def summarise_fitted(rows: Rows, *, resamples: int = 400) -> Rows:
     """What each rival pays for the errors of our fitted plans, over what these pay.
 
-    The median over all fitted plans, one for each budget, by the mean and by the median picture;
-    intervals are 95 % over pictures drawn with repetition.
+    The median over all fitted plans, one for each budget, and `plans`, each of them by itself; by
+    the mean and by the median picture. Intervals are 95 % over pictures drawn with repetition.
     """
     ours = [row for row in rows if row["family"] == "multilevel" and row["chosen"]]
     rivals = {name: [row for row in rows if chosen(row)] for name, (chosen, _) in GROUPS.items()
@@ -76,15 +76,21 @@ def summarise_fitted(rows: Rows, *, resamples: int = 400) -> Rows:
     }
     count = len(rows[0]["picture_errors"])
     drawn = np.random.default_rng(0).integers(0, count, (resamples, count))
-    found = []
-    for name, theirs in rivals.items():
-        told: dict[str, Any] = {"rival": name}
-        for kind, mean in {"mean": np.mean, "median": np.median}.items():
-            again = (ratio(points_of(ours, mean, each), points_of(theirs, mean, each))
-                     for each in drawn)  # fmt: skip
-            own = ratio(points_of(ours, mean), points_of(theirs, mean))
-            told[kind] = recorded(own, middle(again) if theirs else None)
-        found.append(told)
+    return [
+        {"rival": name, **ratios(ours, theirs, drawn),
+         "plans": [{"cost": row["cost"], **ratios([row], theirs, drawn)} for row in ours]}
+        for name, theirs in rivals.items()
+    ]  # fmt: skip
+
+
+def ratios(ours: Rows, theirs: Rows, drawn: np.ndarray) -> dict[str, Any]:
+    """The cost of theirs at equal error over ours, by the mean and by the median picture."""
+    found = {}
+    for kind, mean in {"mean": np.mean, "median": np.median}.items():
+        again = (ratio(points_of(ours, mean, each), points_of(theirs, mean, each))
+                 for each in drawn)  # fmt: skip
+        own = ratio(points_of(ours, mean), points_of(theirs, mean))
+        found[kind] = recorded(own, middle(again) if theirs else None)
     return found
 
 

@@ -5,13 +5,12 @@ from mlem_jax.diagnosis.intervals import Interval, fit_gamma, interval, resample
 from mlem_jax.diagnosis.pilot import (
     Pilot,
     Sensitivities,
-    fit_error,
     measure_sensitivities,
     predict_error,
     run_pilot,
 )
 from mlem_jax.diagnosis.report import report
-from mlem_jax.diagnosis.subsets import gates_at_budget, gates_at_error, subset_sensitivities
+from mlem_jax.diagnosis.subsets import gates_at_budget, subset_sensitivities
 
 __all__ = [
     "Diagnosis",
@@ -19,10 +18,8 @@ __all__ = [
     "Pilot",
     "Sensitivities",
     "diagnose",
-    "fit_error",
     "fit_gamma",
     "gates_at_budget",
-    "gates_at_error",
     "interval",
     "measure_sensitivities",
     "predict_error",

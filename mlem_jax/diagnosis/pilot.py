@@ -35,16 +35,15 @@ References:
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mlem_jax.checks import check_kind, is_count, is_number
-from mlem_jax.gates.families import Gates, to_probabilities
-from mlem_jax.gates.scale import least_scale
+from mlem_jax.checks import check_kind, is_count
+from mlem_jax.gates.families import to_probabilities
 from mlem_jax.ladder import Ladder, check_ladder
 from mlem_jax.noise import as_key
 from mlem_jax.plans.plan import full
@@ -52,7 +51,7 @@ from mlem_jax.problem import Problem, batch_size, increment_at
 from mlem_jax.solver.check import checked_table
 from mlem_jax.solver.step import Table, add_noise, evaluate_level
 from mlem_jax.steps import Steps
-from mlem_jax.types import Key, Logits, PerStep, Scalar, State
+from mlem_jax.types import Key, Logits, Scalar, State
 
 Sensitivities = Float[Array, "steps levels"]
 """v[n, k], squared: mean square, over entries and samples, of what leaving difference k out of step
@@ -148,40 +147,6 @@ def predict_error(sensitivities: Sensitivities, logits: Logits) -> Scalar:
     """E |x - x_ref|^2 = sum_{n,k} (1/p - 1) v, for independent draws, to first order."""
     p = to_probabilities(logits)
     return jnp.where(p < 1, (1 / p - 1) * jnp.where(p < 1, sensitivities, 0), 0).sum()
-
-
-def fit_error(
-    gates: Gates, t: PerStep, sensitivities: Sensitivities, error: float, *, theta: Any = None
-) -> Logits:
-    """The logits of `gates` at the scale at which their predicted error is `error`.
-
-    Args:
-        gates: any, fixed or learned.
-        t: time of each step.
-        sensitivities: from `measure_sensitivities`.
-        error: mean square, over entries and samples, as `predict_error` says it.
-        theta: parameters of learned gates; by default those they start from.
-
-    Raises:
-        ValueError: if the error is not above 0, which only certain gates have, or more than the
-            gates have that are all but closed, or the sensitivities hold a NaN.
-    """
-    if not is_number(error) or not 0 < error < float("inf"):
-        raise ValueError(f"expected an error above 0 and finite, got {error}")
-    if jnp.isnan(sensitivities).any():
-        raise ValueError("expected sensitivities without NaN; see which level returns it, and "
-                         "when, with solve_checked")  # fmt: skip
-    theta = gates.init() if theta is None else theta
-
-    def predicted(scale: Scalar | float) -> Scalar:
-        return predict_error(sensitivities, gates.logits(theta, t, scale))
-
-    scale = float(least_scale(lambda scale: predicted(scale) <= error))
-    if not scale > 0:
-        best, worst = (float(predicted(float(np.exp(end)))) for end in (60.0, -60.0))
-        raise ValueError(f"expected an error that the gates can have, from {best:.3g} to "
-                         f"{worst:.3g}, got {error:.3g}")  # fmt: skip
-    return gates.logits(theta, t, scale)
 
 
 @partial(jax.jit, static_argnums=5)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float
 
 from mlem_jax.solver.step import Carry, Table
 from mlem_jax.types import State
@@ -48,7 +48,7 @@ def fit_step(
     if row.gain != 0:
         coefficients, gaps = least_squares(values, target, known, base, ridge, seen)
     used = coefficients.astype(row.scale.dtype)
-    return _advance(values, free, outputs, carry, row, used), used, gaps
+    return _advance(values, free, outputs, carry, row, jnp.asarray(used)), used, gaps
 
 
 def least_squares(
@@ -117,7 +117,7 @@ def _advance(
     outputs: State,
     carry: Carry,
     row: Table,
-    coefficients: Float[np.ndarray, " known"],
+    coefficients: Float[Array, " known"],
 ) -> Carry:
     """The state and the memory after the step."""
     estimate = jax.tree.map(

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 Images = Float[Array, "batch height width channels"]
+Resized = Float[Array, "batch _ _ _"]
 Taps = Float[Array, "3 3 channels"]
 DepthwiseFilter = Callable[[Images, Taps], Images]
 
@@ -199,24 +200,24 @@ def _check_sides(shape: tuple[int, ...], multiple: int) -> None:
         )
 
 
-def _space_to_depth(x: Images, patch: int) -> Images:
+def _space_to_depth(x: Images, patch: int) -> Resized:
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // patch, patch, width // patch, patch, channels)
     return x.swapaxes(2, 3).reshape(batch, height // patch, width // patch, -1)
 
 
-def _depth_to_space(x: Images, patch: int) -> Images:
+def _depth_to_space(x: Images, patch: int) -> Resized:
     batch, height, width, _ = x.shape
     x = x.reshape(batch, height, width, patch, patch, -1).swapaxes(2, 3)
     return x.reshape(batch, height * patch, width * patch, -1)
 
 
-def _halve(x: Images) -> Images:
+def _halve(x: Images) -> Resized:
     batch, height, width, channels = x.shape
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
 
 
-def _double(x: Images) -> Images:
+def _double(x: Images) -> Resized:
     batch, height, width, channels = x.shape
     # Not `repeat`: its gradient is a scatter, slow everywhere.
     x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))

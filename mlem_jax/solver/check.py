@@ -126,8 +126,9 @@ def _made_for_others(steps: Steps, plan: Plan) -> jax.Array | bool:
         raise ValueError(f"expected plan.made_for of shape {list(found.shape)}, or no columns, got "
                          f"{list(plan.made_for.shape)}")  # fmt: skip
     # Relative to each coefficient, since a gain may be as small as a step.
-    close = 1e-5 * jnp.maximum(jnp.abs(found), jnp.abs(plan.made_for))
-    differs = ~jnp.all(jnp.abs(found - plan.made_for) <= close)
+    expected = plan.made_for.astype(found.dtype)
+    close = 1e-5 * jnp.maximum(jnp.abs(found), jnp.abs(expected))
+    differs = ~jnp.all(jnp.abs(found - expected) <= close)
     if isinstance(differs, Tracer):
         return differs
     if differs:
