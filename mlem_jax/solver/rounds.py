@@ -186,9 +186,7 @@ def _evaluate(
 
 
 @partial(jax.jit, donate_argnums=0)
-def _end(
-    lanes: Lanes, tables: Table, problem: Problem, samples: Numbers, places: Numbers
-) -> Lanes:
+def _end(lanes: Lanes, tables: Table, problem: Problem, samples: Numbers, places: Numbers) -> Lanes:
     """The step of some samples ends, and the next begins."""
 
     def one(lane: Lanes, sample: Int[Array, ""], n: Int[Array, ""]) -> Lanes:
