@@ -13,7 +13,7 @@ from mlem_jax import draws, gates, plans
 from mlem_jax.grids import uniform_grid
 from mlem_jax.ladder import Ladder
 from mlem_jax.levels import batched_time
-from mlem_jax.noise import brownian_path, store_path
+from mlem_jax.noise import brownian_path
 from mlem_jax.problem import Problem, take
 from mlem_jax.process import cosine
 from mlem_jax.solver import make_rounds, solve, solve_each, solve_groups
@@ -25,6 +25,7 @@ LADDER = wavy_ladder()
 GRID = uniform_grid(0.0, 1.0, 8)
 STEPS = euler_maruyama(GRID, lambda t: 0.3 + t)
 ODE = euler_maruyama(GRID)
+ENTRIES = make_steps(STEPS.t, STEPS.scale, STEPS.gain, np.linspace(0.1, 0.5, 16).reshape(8, 2))
 X = normals(1, COUNT, 2)
 PATH = brownian_path(jax.random.key(2), STEPS, samples=jnp.arange(COUNT))
 LOGITS = gates.to_logits(np.tile([1.0, 0.6, 0.3], (8, 1)))
@@ -50,20 +51,20 @@ def alone(ladder, problem, steps, made):
 
 
 @pytest.mark.parametrize(("made", "steps", "noise", "batch"), [
-    (DRAWN, STEPS, PATH, None), (SPARSE, STEPS, store_path(PATH, X), None),
-    (DRAWN, ODE, None, 2), (held(STEPS), STEPS, PATH, None),
-], ids=["drawn", "sparse, stored noise", "ODE, batches of 2", "held"])  # fmt: skip
+    (DRAWN, STEPS, PATH, None), (SPARSE, ENTRIES, normals(6, 8, COUNT, 2), 2),
+    (held(STEPS), STEPS, PATH, 2),
+], ids=["drawn", "sparse, noise for each entry", "held"])  # fmt: skip
 def test_every_sample_ends_as_alone_under_its_plan(made, steps, noise, batch):
     problem = Problem(X, noise)
     found = solve_each(LADDER, problem, steps, made, batch=batch)
     np.testing.assert_allclose(found, alone(LADDER, problem, steps, made), rtol=1e-12)
 
 
-def test_in_single_precision_they_are_the_same_to_1e_6():
-    problem = Problem(X.astype(jnp.float32), PATH)
-    found = solve_each(LADDER, problem, STEPS, DRAWN)
+def test_of_an_ode_in_single_precision_they_are_the_same_to_1e_6():
+    problem = Problem(X.astype(jnp.float32))
+    found = solve_each(LADDER, problem, ODE, DRAWN, batch=2)
     assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, solve_groups(LADDER, problem, STEPS, DRAWN), atol=1e-6)
+    np.testing.assert_allclose(found, solve_groups(LADDER, problem, ODE, DRAWN), atol=1e-6)
 
 
 def test_conditions_pytrees_and_multistep_methods_go_along():
@@ -76,20 +77,15 @@ def test_conditions_pytrees_and_multistep_methods_go_along():
     start = {"a": X, "b": normals(3, COUNT, 3)}
     problem = Problem(start, path, {"class": normals(5, COUNT)})
     ladder = Ladder((batched_time(shown),) * 3, LADDER.params)
-    found = solve_each(ladder, problem, steps, DRAWN)
+    found = solve_each(ladder, problem, steps, DRAWN, batch=2)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-11),
                  found, alone(ladder, problem, steps, DRAWN))  # fmt: skip
 
 
-def test_noise_for_each_entry_is_that_of_one_sample():
-    entries = np.linspace(0.1, 0.5, 16).reshape(8, 2)
-    steps = make_steps(STEPS.t, STEPS.scale, STEPS.gain, entries)
-    problem = Problem(X, normals(6, 8, COUNT, 2))
-    found = solve_each(LADDER, problem, steps, DRAWN)
-    np.testing.assert_allclose(found, alone(LADDER, problem, steps, DRAWN), rtol=1e-12)
+def test_noise_for_each_sample_apart_is_refused():
     whole = make_steps(STEPS.t, STEPS.scale, STEPS.gain, np.ones((8, COUNT, 2)))
     with pytest.raises(ValueError, match=r"can be broadcast to the state \[1, 2\]"):
-        solve_each(LADDER, problem, whole, DRAWN)
+        solve_each(LADDER, Problem(X, PATH), whole, DRAWN)
 
 
 @pytest.mark.parametrize("made", [DRAWN, SPARSE])
@@ -143,9 +139,9 @@ def test_a_level_is_compiled_once_a_size_and_evaluated_for_no_other_sample():
 
     ladder = dataclasses.replace(LADDER, drifts=tuple(partial(counted, k) for k in range(3)))
     for sign in (1.0, -1.0):
-        solve_each(ladder, Problem(sign * X, PATH), STEPS, DRAWN)
+        solve_each(ladder, Problem(sign * X, PATH), STEPS, DRAWN, batch=2)
         jax.effects_barrier()
-    assert max(traced.values()) <= 3  # Sizes 1, 2 and 4.
+    assert max(traced.values()) <= 2  # Sizes 1 and 2.
     evaluated = np.asarray(DRAWN.needed.sum(axis=0))
     assert ran == {(k, n): 2 * count for (n, k), count in np.ndenumerate(evaluated) if count}
 

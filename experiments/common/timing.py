@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
+Name = TypeVar("Name")
 
-def in_turns(kinds: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+
+def in_turns(kinds: Mapping[Name, Callable[[], Any]], repeats: int) -> dict[Name, list[float]]:
     """Seconds of every repeat of every kind, after one run of each that compiles."""
-    seconds: dict[str, list[float]] = {name: [] for name in kinds}
+    seconds: dict[Name, list[float]] = {name: [] for name in kinds}
     for repeat in range(repeats + 1):
         for name, run in kinds.items():
             begun = time.perf_counter()

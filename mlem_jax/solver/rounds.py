@@ -124,12 +124,12 @@ def make_rounds(needed: ArrayLike, *, batch: int | None = None) -> list[Round]:
     if table.ndim != 3 or 0 in table.shape:
         raise ValueError(f"expected needed [samples, steps, levels], got {list(table.shape)}")
     count, length, levels = table.shape
-    batch = count if batch is None else batch
-    check_count(batch, "a batch of at least 1 sample")
+    most = count if batch is None else batch
+    check_count(most, "a batch of at least 1 sample")
     place, left = np.zeros(count, np.int32), table[:, 0].copy()
     rounds = []
     while (place < length).any():
-        ended = _chosen((place < length) & ~left.any(axis=1), place, batch)
+        ended = _chosen((place < length) & ~left.any(axis=1), place, most)
         if len(ended):
             rounds.append(Round(0, ended, place[ended]))
             place[ended] += 1
@@ -138,7 +138,7 @@ def make_rounds(needed: ArrayLike, *, batch: int | None = None) -> list[Round]:
         waiting = left.sum(axis=0)
         if waiting.any():
             k = levels - 1 - int(waiting[::-1].argmax())
-            ran = _chosen(left[:, k], place, batch)
+            ran = _chosen(left[:, k], place, most)
             rounds.append(Round(k + 1, ran, place[ran]))
             left[ran, k] = False
     return rounds
