@@ -43,9 +43,9 @@ class Settings:
 
     ladder: Path = SHIPPED
     """Folder of trained levels, with fitted plans in its folder `plans`."""
-    batches: tuple[int, ...] = (1, 4, 16, 64, 256)
+    batches: tuple[int, ...] = (1, 8, 64, 256)
     """Pictures in one evaluation of a level."""
-    half_batches: tuple[int, ...] = (16, 256)
+    half_batches: tuple[int, ...] = (64,)
     """The same, in half precision."""
     images: int = 16
     """Pictures drawn, and learned from."""
