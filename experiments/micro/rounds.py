@@ -107,7 +107,9 @@ def row_of(draw: str, trained: Trained, settings: Settings) -> dict[str, Any]:
                 made.needed, settings.images
             ),
         },
+        # Networks round a batch of one otherwise than a larger one.
         "largest_distance": float(jnp.abs(ends[0] - ends[1]).max()),
+        "mean_square_distance": float(jnp.mean((ends[0] - ends[1]) ** 2)),
         "seconds": seconds,
         "ratio_to_rounds": paired(seconds, "in rounds"),
     }
