@@ -44,6 +44,7 @@ from mlem_jax.solver import (
     solve,
     solve_checked,
     solve_chunks,
+    solve_each,
     solve_groups,
     solve_path,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "solve",
     "solve_checked",
     "solve_chunks",
+    "solve_each",
     "solve_groups",
     "solve_path",
     "solver",

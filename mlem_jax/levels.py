@@ -5,6 +5,9 @@ it, and `data` turns its prediction into x_0, which is the F of every table that
 
     drift = data(guided(linen(unet)), process, predict_noise, clip=1.0)
 
+Each level may compute in a dtype of its own, `data(in_dtype(linen(unet), jnp.bfloat16), ...)`: what
+it predicts becomes x_0, and is added up, in the dtype of the state.
+
 A condition is whatever the network takes as its fourth argument; it is handed through.
 """
 
@@ -81,6 +84,39 @@ def at_steps(network: Drift) -> Drift:
         return network(params, x, step_index(t), *condition)
 
     return drift
+
+
+def in_dtype(network: Drift, dtype: Any) -> Drift:
+    """F(params, x, t) in the dtype of x, computed by the network in another, such as bfloat16.
+
+    Parameters, state and condition are cast for the network. The time is not: embeddings multiply
+    it by a thousand, of which half precision would leave nothing. What a network makes of it has to
+    be cast to the dtype of x before they meet, as `nets.UNet` does, or it computes in that of t.
+
+    Args:
+        network: that computes in the dtype of what it is given.
+        dtype: of its computation. Parameters that are `cast` beforehand need not be cast in every
+            evaluation.
+    """
+    if not callable(network) or not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"expected a callable network and a floating dtype such as jnp.bfloat16, "
+                        f"got {network!r} and {dtype!r}")  # fmt: skip
+
+    def drift(params: Params, x: State, t: Scalar, *condition: Condition) -> State:
+        output = network(cast(params, dtype), cast(x, dtype), t, *cast(condition, dtype))
+        return jax.tree.map(lambda own, like: own.astype(like.dtype), output, x)
+
+    return drift
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    """Every floating leaf in that dtype; others, such as classes, as they are."""
+
+    def one(leaf: Any) -> Any:
+        floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        return jnp.asarray(leaf, dtype) if floating else leaf
+
+    return jax.tree.map(one, tree)
 
 
 def data(

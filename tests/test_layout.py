@@ -154,8 +154,9 @@ for draw in (m.draws.independent, m.draws.systematic, m.draws.midpoint):
     m.solve_path(ladder, problem, steps, plan, keep=[0, 8])
     m.solve_chunks(ladder, problem, steps, plan, chunk=2)
     m.solve_checked(ladder, problem, steps, plan)
-m.solve_groups(ladder, problem, steps, m.plans.draw_plans(m.draws.systematic, logits,
-                                                           jax.random.key(2), 3))
+drawn = m.plans.draw_plans(m.draws.systematic, logits, jax.random.key(2), 3)
+m.solve_groups(ladder, problem, steps, drawn)
+m.solve_each(ladder, problem, steps, drawn, batch=2)
 openings = m.plans.open_first(m.draws.midpoint.openings(None, logits))
 two = m.steps.dpm_solver_2m(process, grid)
 m.solve(ladder, problem, two, m.plans.trapezoid(openings, two))

@@ -77,6 +77,40 @@ def test_clipping_bounds_the_predicted_data():
     np.testing.assert_array_equal(found, jnp.clip(free, -0.7, 0.7))
 
 
+def test_a_level_computes_in_its_own_dtype_and_answers_in_that_of_the_state():
+    seen = []
+
+    def network(params, x, t, label):
+        seen.append([each.dtype for each in (params["gain"], params["count"], x, t, *label)])
+        return params["gain"] * jnp.tanh(x)
+
+    half, params = jnp.bfloat16, {"gain": jnp.asarray(0.8), "count": jnp.asarray(3)}
+    label = X[:, 0], jnp.arange(2)
+    found = lv.in_dtype(network, half)(params, X, jnp.asarray(0.5), label)
+    assert seen == [[half, jnp.int64, half, jnp.float64, half, jnp.int64]]
+    assert found.dtype == X.dtype
+    by_hand = jnp.asarray(0.8, half) * jnp.tanh(X.astype(half))
+    np.testing.assert_array_equal(found, by_hand.astype(X.dtype))
+    cast = lv.cast(params, half)
+    np.testing.assert_array_equal(lv.in_dtype(network, half)(cast, X, jnp.asarray(0.5), label),
+                                  found)  # fmt: skip
+
+
+def test_each_level_of_a_ladder_may_have_a_dtype_of_its_own():
+    def network(params, x, t):
+        return params * jnp.tanh(x)
+
+    mixed = Ladder((lv.in_dtype(network, jnp.bfloat16), network), (0.8, 0.9))
+    end, whole = (solve(Ladder(drifts, mixed.params), Problem(X), ddim(COSINE, GRID),
+                        plans.switch(6, 2, 3, early=1, late=2))
+                  for drifts in (mixed.drifts, (network, network)))  # fmt: skip
+    assert end.dtype == X.dtype
+    assert 0 < jnp.abs(end - whole).max() < 1e-2
+    for wrong in ((network, jnp.int32), (None, jnp.bfloat16)):
+        with pytest.raises(TypeError, match="expected a callable network and a floating dtype"):
+            lv.in_dtype(*wrong)
+
+
 def labelled(params, x, t, label):
     return params * x + label[:, None]
 

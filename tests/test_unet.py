@@ -1,10 +1,14 @@
 """Claims about the family of networks."""
 
+import collections
+
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mlem_jax.levels import in_dtype
 from mlem_jax.nets import unet
 from tests.problems import normals
 
@@ -43,6 +47,29 @@ def random_params(network, x):
     shapes = jax.eval_shape(network.init, jax.random.key(0), x, jnp.zeros(1))
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) / 4), shapes)
+
+
+def dtypes_of_products(jaxpr):
+    """Of the products in a jaxpr and in everything inside it."""
+    found = collections.Counter()
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            found[equation.outvars[0].aval.dtype.name] += 1
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            found += dtypes_of_products(inner)
+    return found
+
+
+def test_a_network_in_half_precision_multiplies_in_it_all_but_the_time():
+    network, x = unet.UNet(SMALL, unet.depthwise_shifts), normals(0, 1, 8, 8, 3)
+    params = random_params(network, x)
+    half, t = in_dtype(network.apply, jnp.bfloat16), jnp.asarray(0.5)
+    jaxpr = jax.make_jaxpr(half)(params, x, t).jaxpr
+    # Two of the embedding; three a block, and one each to come in, go down, go up and come out.
+    assert dtypes_of_products(jaxpr) == {"float64": 2, "bfloat16": 3 * 3 + 4}
+    found, whole = (jax.jit(run)(params, x, t) for run in (half, network.apply))
+    off = jnp.abs(found - whole).max() / jnp.abs(whole).max()
+    assert 0 < off < 0.05
 
 
 @pytest.mark.parametrize("patch", [1, 2])

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -19,6 +20,18 @@ def machine() -> str:
     kind = "" if jax.default_backend() == "cpu" else f", {jax.devices()[0].device_kind}"
     python = platform.python_version()
     return f"{processor}, {os.cpu_count()} cores{kind}, Python {python}, jax {jax.__version__}"
+
+
+def device() -> str:
+    """`cpu`, or the kind of the accelerator, fit for the name of a file: `nvidia-a100-sxm4`."""
+    if jax.default_backend() == "cpu":
+        return "cpu"
+    return re.sub(r"[^a-z0-9]+", "-", jax.devices()[0].device_kind.lower()).strip("-")
+
+
+def load() -> list[float]:
+    """How many processes wanted to run in the last 1, 5 and 15 minutes: beside any timing."""
+    return [round(each, 2) for each in os.getloadavg()]
 
 
 def provenance(module: str) -> dict[str, str]:

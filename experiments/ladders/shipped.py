@@ -36,12 +36,13 @@ class Trained(NamedTuple):
     shape: tuple[int, int, int]
 
 
-def load(directory: Path = SHIPPED, chosen: tuple[int, ...] = ()) -> Trained:
+def load(directory: Path = SHIPPED, chosen: tuple[int, ...] = (), *, dtype: Any = None) -> Trained:
     """The trained levels in a folder of checkpoints `level_1`, `level_2`, ...
 
     Args:
         directory: as `experiments.ladders.ship` wrote it.
         chosen: which levels, 1 the cheapest; by default all.
+        dtype: of the networks' computation and of their parameters; by default as they are.
 
     Raises:
         FileNotFoundError: if one of them is not there.
@@ -52,8 +53,8 @@ def load(directory: Path = SHIPPED, chosen: tuple[int, ...] = ()) -> Trained:
     loaded = [restore_average(directory / f"level_{number}") for number in numbers]
     told = [about for about, _ in loaded]
     ladder = Ladder(
-        tuple(data_level(Architecture(**about["architecture"])) for about in told),
-        tuple(params for _, params in loaded),
+        tuple(data_level(Architecture(**about["architecture"]), dtype) for about in told),
+        tuple(params if dtype is None else levels.cast(params, dtype) for _, params in loaded),
         relative_costs([about["milliseconds_per_image"] for about in told]),
     )
     losses = tuple(about["held_out_loss"] for about in told)
@@ -97,7 +98,8 @@ def measured_gamma(costs: Sequence[float], losses: Sequence[float]) -> float:
     return float(1 / max(rate, 1e-3))
 
 
-def data_level(architecture: Architecture) -> Drift:
+def data_level(architecture: Architecture, dtype: Any = None) -> Drift:
     """A network of the family as a level: the data it predicts, clipped to [-1, 1]."""
     network = levels.linen(UNet(architecture, default_depthwise()))
+    network = network if dtype is None else levels.in_dtype(network, dtype)
     return levels.data(network, PROCESS, PREDICTION, clip=1.0)

@@ -173,7 +173,8 @@ class UNet(nn.Module):
     def __call__(self, x: Images, t: Float[Array, "*times"]) -> Images:
         base, middle, bottom, scales, patch, channels = self.architecture
         _check_sides(x.shape, patch * 2 ** (scales - 1))
-        time = TimeEmbedding(max(64, 2 * base))(jnp.atleast_1d(t))
+        # The time in full precision, what is made of it in that of the image.
+        time = TimeEmbedding(max(64, 2 * base))(jnp.atleast_1d(t)).astype(x.dtype)
         hidden = nn.Dense(base)(_space_to_depth(x, patch))
         skips = []
         for scale in range(scales - 1):

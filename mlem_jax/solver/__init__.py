@@ -2,15 +2,18 @@
 
 from mlem_jax.solver.checked import solve_checked
 from mlem_jax.solver.executors import Executor, reporting, scan, segments
+from mlem_jax.solver.rounds import Round, make_rounds, solve_each
 from mlem_jax.solver.solve import Trajectory, solve, solve_chunks, solve_groups, solve_path
 from mlem_jax.solver.step import Carry, Table, init_carry, make_table, mlem_step
 
 __all__ = [
     "Carry",
     "Executor",
+    "Round",
     "Table",
     "Trajectory",
     "init_carry",
+    "make_rounds",
     "make_table",
     "mlem_step",
     "reporting",
@@ -19,6 +22,7 @@ __all__ = [
     "solve",
     "solve_checked",
     "solve_chunks",
+    "solve_each",
     "solve_groups",
     "solve_path",
 ]

@@ -139,6 +139,17 @@ def solve_groups(ladder: Ladder, problem: Problem, steps: Steps, plans: Plan) ->
         TypeError: as `solve`.
         ValueError: as `solve`, and if the samples cannot be cut into the groups.
     """
+    tables = stacked_tables(ladder, problem, steps, plans)
+    ends = _solve_groups(ladder, problem, tables)
+    return jax.tree.map(lambda end, x: end.reshape(x.shape), ends, problem.x)
+
+
+def stacked_tables(ladder: Ladder, problem: Problem, steps: Steps, plans: Plan) -> Table:
+    """The tables of plans stacked along a leading axis, stacked in the same way.
+
+    Raises:
+        TypeError, ValueError: as `solve`, and if they are no such plans.
+    """
     if not isinstance(plans, Plan):
         raise TypeError(f"expected plans stacked into one Plan, got {type(plans).__name__}; "
                         "plans.stack_plans makes one of a list")  # fmt: skip
@@ -146,13 +157,6 @@ def solve_groups(ladder: Ladder, problem: Problem, steps: Steps, plans: Plan) ->
         raise ValueError(f"expected plans stacked along a leading axis, weights [groups, steps, "
                          f"levels], got {list(plans.weights.shape)}; `solve` runs a single plan, "
                          "`plans.draw_plans` makes several")  # fmt: skip
-    tables = stacked_tables(ladder, problem, steps, plans)
-    ends = _solve_groups(ladder, problem, tables)
-    return jax.tree.map(lambda end, x: end.reshape(x.shape), ends, problem.x)
-
-
-def stacked_tables(ladder: Ladder, problem: Problem, steps: Steps, plans: Plan) -> Table:
-    """The tables of plans stacked along a leading axis, stacked in the same way."""
     one = jax.tree.map(lambda table: table[0], plans)
     checked_table(ladder, problem, steps, one)
     return jax.vmap(lambda plan: checked_table(ladder, problem, steps, plan))(plans)

@@ -79,6 +79,18 @@ class Carry(NamedTuple):
     memory: State
 
 
+class Sums(NamedTuple):
+    """What a step adds up, level by level.
+
+    Attributes:
+        estimate: F, like the state.
+        kept: the slots of the next step, but for what F writes into them.
+    """
+
+    estimate: State
+    kept: State
+
+
 @partial(jax.jit, static_argnums=2)
 def make_table(steps: Steps, plan: Plan, dtype: Any) -> Table:
     """The plan's slots, then one for each estimate that a multistep method looks back to."""
@@ -119,19 +131,18 @@ def mlem_step(
     Raises:
         ValueError: if a level fails, or returns something unlike the state.
     """
-    x, memory = carry
-    sums = _dot(row.read, memory), _dot(row.keep, memory)
+    x = carry.x
+    sums = begin_step(carry, row)
     for k, (drift, params) in enumerate(zip(ladder.drifts, ladder.params, strict=True)):
 
         def run(
-            sums: tuple,
+            sums: Sums,
             given: tuple = (x, row.t, condition),
             k: int = k,
             drift: Drift = drift,
             params: Params = params,
-        ) -> tuple:
-            output = evaluate_level(k, drift, params, *given)
-            return _add(sums[0], row.weights[k], output), _add(sums[1], row.write[:, k], output)
+        ) -> Sums:
+            return add_output(sums, row, k, evaluate_level(k, drift, params, *given))
 
         if isinstance(row.needed, np.ndarray):
             # Without the barriers more would be fused than across a cond, and rounded otherwise.
@@ -140,12 +151,28 @@ def mlem_step(
         else:
             # The sums pass through, so the branch not taken does nothing: not even a copy.
             sums = jax.lax.cond(row.needed[k], run, lambda sums: sums, sums)
-    estimate, kept = sums
-    moved = jax.tree.map(lambda x, f: row.scale * x + row.gain * f, x, estimate)
+    return end_step(carry, sums, row, increment)
+
+
+def begin_step(carry: Carry, row: Table) -> Sums:
+    """read . m and keep m."""
+    return Sums(_dot(row.read, carry.memory), _dot(row.keep, carry.memory))
+
+
+def add_output(sums: Sums, row: Table, k: int, output: State) -> Sums:
+    """What o_k adds to both sums."""
+    estimate = _add(sums.estimate, row.weights[k], output)
+    return Sums(estimate, _add(sums.kept, row.write[:, k], output))
+
+
+def end_step(carry: Carry, sums: Sums, row: Table, increment: State | None) -> Carry:
+    """x' and m', once both sums are complete."""
+    x, memory = carry
+    moved = jax.tree.map(lambda x, f: row.scale * x + row.gain * f, x, sums.estimate)
     moved = jax.tree.map(jnp.add, moved, _dot(row.push, memory)) if len(row.push) else moved
     if increment is not None:
         moved = add_noise(moved, row.noise, increment)
-    return Carry(moved, _add(kept, row.write[:, -1], estimate))
+    return Carry(moved, _add(sums.kept, row.write[:, -1], sums.estimate))
 
 
 def add_noise(x: State, noise: Float[Array, "*broadcast"], increment: State) -> State:
