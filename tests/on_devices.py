@@ -49,6 +49,7 @@ PROBLEMS = {
     "path": Problem(X, PATH, normals(5, COUNT)),
     "stored": Problem(X, store_path(PATH, X), normals(5, COUNT)),
 }
+PLAIN = PROBLEMS["stored"]._replace(condition=None)
 SOLVERS = {
     "solve": solve,
     "segments": partial(solve, executor=segments),
@@ -61,9 +62,12 @@ def compiled(function, *given):
     return jax.jit(function).lower(*given).compile().as_text()
 
 
-@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
-@pytest.mark.parametrize("run", SOLVERS.values(), ids=SOLVERS)
-def test_eight_devices_give_the_bits_of_one(run, problem):
+@pytest.mark.parametrize(("name", "noise"), [
+    ("solve", "path"), ("solve", "stored"), ("segments", "stored"), ("solve_path", "stored"),
+    ("solve_chunks", "path"), ("solve_chunks", "stored"),
+])  # fmt: skip
+def test_eight_devices_give_the_bits_of_one(name, noise):
+    run, problem = SOLVERS[name], PROBLEMS[noise]
     spread = run(LADDER, shard_problem(problem, OVER), STEPS, PLAN)
     assert len(spread.sharding.device_set) == 8
     assert not spread.sharding.is_fully_replicated
@@ -72,22 +76,23 @@ def test_eight_devices_give_the_bits_of_one(run, problem):
 
 @pytest.mark.parametrize("run", [solve, solve_path, partial(solve_chunks, chunk=8)])
 def test_the_program_of_eight_devices_has_conds_and_no_collective(run):
-    problem = shard_problem(PROBLEMS["path"], OVER)
+    problem = shard_problem(PROBLEMS["stored"], OVER)
     text = compiled(lambda ladder, problem: run(ladder, problem, STEPS, PLAN), LADDER, problem)
     assert re.findall(COLLECTIVES, text) == []
     assert text.count(" conditional(") == 3
 
 
-@pytest.mark.parametrize("chunk", [3, 5, 12, 16, 40])
+@pytest.mark.parametrize("chunk", [5, 12, 40])
 def test_chunks_that_do_not_fit_the_devices_give_the_same_samples(chunk):
-    spread = solve_chunks(LADDER, shard_problem(PROBLEMS["path"], OVER), STEPS, PLAN, chunk=chunk)
-    whole = solve(LADDER, PROBLEMS["path"], STEPS, PLAN)
+    problem = PROBLEMS["stored"]
+    spread = solve_chunks(LADDER, shard_problem(problem, OVER), STEPS, PLAN, chunk=chunk)
+    whole = solve(LADDER, problem, STEPS, PLAN)
     np.testing.assert_allclose(spread, whole, rtol=1e-13)
 
 
-@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
-@pytest.mark.parametrize("groups", [2, 8, 16])
-def test_groups_under_plans_of_their_own_give_the_bits_of_one_device(groups, problem):
+@pytest.mark.parametrize(("groups", "noise"), [(2, "stored"), (8, "stored"), (16, "path")])
+def test_groups_under_plans_of_their_own_give_the_bits_of_one_device(groups, noise):
+    problem = PROBLEMS[noise]
     made = plans.draw_plans(draws.independent, LOGITS, jax.random.key(5), groups)
     spread = solve_groups(LADDER, shard_problem(problem, OVER), STEPS, made)
     np.testing.assert_array_equal(spread, solve_groups(LADDER, problem, STEPS, made))
@@ -95,7 +100,7 @@ def test_groups_under_plans_of_their_own_give_the_bits_of_one_device(groups, pro
 
 def test_each_device_runs_its_own_groups_and_sends_nothing():
     made = plans.draw_plans(draws.independent, LOGITS, jax.random.key(5), 16)
-    problem = shard_problem(PROBLEMS["path"], OVER)
+    problem = shard_problem(PROBLEMS["path"], OVER)  # As it is compiled already.
     tables = stacked_tables(LADDER, problem, STEPS, made)
     text = _solve_groups.lower(LADDER, problem, tables, sharding_of(problem)).compile().as_text()
     assert re.findall(COLLECTIVES, text) == []
@@ -104,8 +109,8 @@ def test_each_device_runs_its_own_groups_and_sends_nothing():
 
 def test_networks_give_the_bits_of_one_device_that_is_given_as_many_at_a_time():
     plan = plans.draw_plan(draws.midpoint, LOGITS[:, :2], None)
-    spread = solve(NETWORKS, shard_problem(Problem(X, PATH), OVER), STEPS, plan)
-    alone = solve_chunks(NETWORKS, Problem(X, PATH), STEPS, plan, chunk=COUNT // 8)
+    spread = solve(NETWORKS, shard_problem(PLAIN, OVER), STEPS, plan)
+    alone = solve_chunks(NETWORKS, PLAIN, STEPS, plan, chunk=COUNT // 8)
     np.testing.assert_array_equal(spread, alone)
 
 
@@ -119,8 +124,8 @@ def test_a_level_may_have_its_parameters_on_two_devices():
     assert params[1][0].addressable_shards[0].data.shape == (3, 32)
     ladder = Ladder(NETWORKS.drifts, params)
     plan = plans.draw_plan(draws.midpoint, LOGITS[:, :2], None)
-    problem = shard_problem(Problem(X, PATH), over)
-    whole = solve(NETWORKS, Problem(X, PATH), STEPS, plan)
+    problem = shard_problem(PLAIN, over)
+    whole = solve(NETWORKS, PLAIN, STEPS, plan)
     np.testing.assert_allclose(solve(ladder, problem, STEPS, plan), whole, rtol=1e-12)
     text = compiled(lambda *given: solve(*given, STEPS, plan), ladder, problem)
     assert text.count(" conditional(") == 2
@@ -129,8 +134,9 @@ def test_a_level_may_have_its_parameters_on_two_devices():
     np.testing.assert_allclose(solve_groups(ladder, problem, STEPS, made), whole, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_fit_on_eight_devices_is_that_of_one_to_rounding():
-    problem = Problem(X, PATH)
+    problem = PLAIN
     fine = solve_path(NETWORKS, problem, STEPS, plans.full(6, 2, 2)).states
     fits = [
         fit_plan(NETWORKS, each, STEPS, PLAN.needed[:, :2], fine, memory=(1, 1), chunk=8)
@@ -148,9 +154,9 @@ def test_training_on_four_devices_has_the_losses_of_one():
     def tinted(params, x, t):
         return params["gain"] * jnp.tanh(x) + params["shift"] * t[:, None, None, None]
 
-    trainer = denoising_trainer(process.cosine(), process.predict_v, tinted, optax.adam(1e-2))
+    trainer = denoising_trainer(process.cosine(), process.predict_v, tinted, optax.sgd(0.1))
     params = {"gain": jnp.float32(0.5), "shift": jnp.zeros(3, jnp.float32)}
-    images = normals(3, 5, 8, 4, 4, 3).astype(jnp.float32)
+    images = normals(3, 3, 8, 4, 4, 3).astype(jnp.float32)
     step = jax.jit(trainer.step)
     one, four = trainer.init(params), jax.device_put(trainer.init(params), everywhere)
     for batch in images:
