@@ -1,7 +1,10 @@
 """Claims about several devices, run by `test_devices` in a process that has eight of them."""
 
+import dataclasses
+import json
 import re
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -165,6 +168,28 @@ def test_training_on_four_devices_has_the_losses_of_one():
         np.testing.assert_allclose(spread, loss, rtol=1e-5)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), four.params, one.params)
     assert four.params["shift"].sharding.is_fully_replicated
+
+
+@pytest.mark.slow
+def test_levels_trained_and_resumed_on_four_devices_have_the_losses_of_one(tmp_path, monkeypatch):
+    from experiments.common import tiny
+    from experiments.ladders import train
+
+    def losses(out, steps):
+        given = train.shrink(train.Settings(data=Path(), tiny=True), tmp_path)
+        for count in steps:
+            train.train_levels(dataclasses.replace(
+                given, out=out, ladder=tiny.recipes(tmp_path / "own.toml"), minutes=count))
+        logs = [(out / f"level_{level}" / "log.jsonl").read_text() for level in (1, 2)]
+        return [json.loads(line).get("loss", []) for log in logs for line in log.splitlines()]
+
+    with jax.enable_x64(False):
+        four = losses(tmp_path / "four", [1e-9] * 3 + [None])  # Killed thrice, after a step each.
+        monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+        one = losses(tmp_path / "one", [None])
+    assert len(four) == len(one) == 6
+    for spread, alone in zip(four, one, strict=True):
+        np.testing.assert_allclose(spread, alone, rtol=1e-5)
 
 
 def test_what_cannot_be_spread_is_refused():
