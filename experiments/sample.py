@@ -1,4 +1,4 @@
-"""Draw pictures from one level of a trained ladder, or by a plan: one grid, or a folder of any size.
+"""Draw pictures from one level of a trained ladder, or by a plan: as one grid, or into a folder.
 
 A level draws by ancestral sampling; a plan is what `python -m experiments.fit` wrote.
 
@@ -118,8 +118,8 @@ def source_of(settings: Settings) -> Source:
         told = settings.plan, settings.plan.with_suffix(".json")
         about = {"plan": [shards.checksum(file.read_bytes()) for file in told]}
     trained = load(settings.ladder, levels)
-    about["parameters"] = shards.checksum_of_arrays(trained.ladder.params)
-    return Source(trained, plan, steps, sampler.noisy, about)
+    parameters = shards.checksum_of_arrays(trained.ladder.params)
+    return Source(trained, plan, steps, sampler.noisy, {**about, "parameters": parameters})
 
 
 def drawer(settings: Settings, source: Source) -> Callable[[range], np.ndarray]:
@@ -163,7 +163,7 @@ def draw_folder(settings: Settings, source: Source, share: Share) -> None:
                if not shards.is_whole(shard, sums)]  # fmt: skip
     draw = drawer(settings, source)
     for shard in track(missing, f"files of process {share.process}"):
-        shards.write_shard(shard, draw(range(shard.first, shard.first + shard.count)))
+        shards.write_shard(shard, draw(shard.numbers))
     if shards.write_manifest(settings.out, every, share.process):
         print(f"wrote {settings.out / shards.MANIFEST}: {settings.images} pictures")
 

@@ -178,8 +178,11 @@ def test_levels_trained_and_resumed_on_four_devices_have_the_losses_of_one(tmp_p
     def losses(out, steps):
         given = train.shrink(train.Settings(data=Path(), tiny=True), tmp_path)
         for count in steps:
-            train.train_levels(dataclasses.replace(
-                given, out=out, ladder=tiny.recipes(tmp_path / "own.toml"), minutes=count))
+            train.train_levels(
+                dataclasses.replace(
+                    given, out=out, ladder=tiny.recipes(tmp_path / "own.toml"), minutes=count
+                )
+            )
         logs = [(out / f"level_{level}" / "log.jsonl").read_text() for level in (1, 2)]
         return [json.loads(line).get("loss", []) for log in logs for line in log.splitlines()]
 

@@ -40,8 +40,10 @@ def join(
         jax.distributed.initialize(coordinator, processes, process, shutdown_timeout_seconds=WEEK)
         return Share(jax.process_index(), jax.process_count())
     if (process is None) != (processes is None) or coordinator is not None:
-        raise ValueError(f"expected --process and --processes together, or --distributed, got "
-                         f"process {process} of {processes}, coordinator {coordinator}")  # fmt: skip
+        raise ValueError(
+            f"expected --process and --processes together, or --distributed, got process {process} "
+            f"of {processes}, coordinator {coordinator}"
+        )
     share = Share(process or 0, 1 if processes is None else processes)
     if not 0 <= share.process < share.processes:
         raise ValueError(f"expected a process from 0 to {share.processes - 1}, counted from 0, got "

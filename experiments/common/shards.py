@@ -31,19 +31,19 @@ class Shard(NamedTuple):
 
     Attributes:
         file: where it lies.
-        first: number of its first picture.
-        count: of its pictures.
+        numbers: of its pictures.
     """
 
     file: Path
-    first: int
-    count: int
+    numbers: range
 
 
 def shards_of(folder: Path, images: int, size: int) -> list[Shard]:
     """The files of so many pictures, `size` in each but the last."""
-    return [Shard(folder / f"pictures_{first:09d}.npz", first, min(size, images - first))
-            for first in range(0, images, size)]  # fmt: skip
+    return [
+        Shard(folder / f"pictures_{first:09d}.npz", range(first, min(first + size, images)))
+        for first in range(0, images, size)
+    ]
 
 
 def write_shard(shard: Shard, pictures: np.ndarray) -> None:
@@ -67,7 +67,7 @@ def is_whole(shard: Shard, sums: dict[str, str]) -> bool:
     if known is not None:
         return checksum(content) == known
     try:
-        return len(pictures_in(content)) == shard.count
+        return len(pictures_in(content)) == len(shard.numbers)
     except ValueError:
         return False
 
@@ -82,9 +82,12 @@ def write_manifest(folder: Path, shards: list[Shard], process: int) -> bool:
     """
     if not all(shard.file.exists() for shard in shards):
         return False
-    rows = [{"file": shard.file.name, "first": shard.first, "count": shard.count,
-             "sha256": checksum(shard.file.read_bytes())} for shard in shards]  # fmt: skip
-    told = {"images": sum(shard.count for shard in shards), "files": rows}
+    rows = [
+        {"file": shard.file.name, "first": shard.numbers.start, "count": len(shard.numbers),
+         "sha256": checksum(shard.file.read_bytes())}
+        for shard in shards
+    ]  # fmt: skip
+    told = {"images": shards[-1].numbers.stop, "files": rows}
     runs.write_whole(folder / MANIFEST, (json.dumps(told, indent=1) + "\n").encode(), process)
     return True
 
