@@ -134,7 +134,8 @@ def shard_problem(problem: Problem, sharding: NamedSharding) -> Problem:
         problem: its size a multiple of the number of devices.
         sharding: of an array [batch, ...], `NamedSharding(mesh, PartitionSpec("samples"))` with
             `mesh = jax.make_mesh((8,), ("samples",), axis_types=(AxisType.Auto,))`. Of a mesh with
-            more axes the others are left to the parameters.
+            more axes the others are left to the parameters. It may hold the devices of several
+            processes, of which each gives the same problem.
 
     Raises:
         TypeError: if the sharding is of another kind.
@@ -146,9 +147,10 @@ def shard_problem(problem: Problem, sharding: NamedSharding) -> Problem:
     if size % devices:
         raise ValueError(f"expected as many samples on each of {devices} devices, got {size}; give "
                          f"{-(-size // devices) * devices} and drop what is too many")  # fmt: skip
-    places = jax.tree.map(lambda spec: NamedSharding(sharding.mesh, spec),
-                          specs_of(problem, sharding))  # fmt: skip
-    return jax.device_put(problem, places)
+    specs = specs_of(problem, sharding)
+    return jax.tree.map(
+        lambda leaf, spec: _put(leaf, NamedSharding(sharding.mesh, spec)), problem, specs
+    )
 
 
 def sharding_of(problem: Problem) -> NamedSharding | None:
@@ -185,6 +187,14 @@ def _map_rows(function: Callable[[Any, int], Any], problem: Problem) -> Problem:
     else:
         noise = rows(noise, axis=1)
     return Problem(rows(problem.x), noise, rows(problem.condition))
+
+
+def _put(leaf: Array, place: NamedSharding) -> Array:
+    """The leaf there, also over the devices of several processes, as JAX itself puts no key."""
+    if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.device_put(leaf, place)
+    data = jax.device_put(jax.random.key_data(leaf), place)
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
 
 
 def _every(problem: Problem, first: Int[Array, ""], stride: int) -> Problem:

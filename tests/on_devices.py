@@ -195,6 +195,16 @@ def test_levels_trained_and_resumed_on_four_devices_have_the_losses_of_one(tmp_p
         np.testing.assert_allclose(spread, alone, rtol=1e-5)
 
 
+def test_the_page_on_machines_does_what_it_says():
+    page = (Path(__file__).parent.parent / "docs" / "machines.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    assert "(32, 32, 3)" in code
+    found = {}
+    exec(code.replace("(32, 32, 3)", "(2,)"), found)
+    assert len(found["ends"]) == 64 * 8
+    assert len(found["ends"].sharding.device_set) == 8
+
+
 def test_what_cannot_be_spread_is_refused():
     problem = PROBLEMS["path"]
     with pytest.raises(TypeError, match=r"expected a sharding of the batch, NamedSharding"):
