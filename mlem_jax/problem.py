@@ -74,14 +74,14 @@ def take(problem: Problem, samples: Int[Array, " some"]) -> Problem:
     return _map_rows(lambda leaf, axis: jnp.take(leaf, samples, axis=axis), problem)
 
 
-def map_chunks(function: Callable[[Problem], Cut], problem: Problem, chunk: int) -> Cut:
+def map_chunks(function: Callable[[Problem], State], problem: Problem, chunk: int) -> State:
     """`function(part)` of `chunk` samples at a time, one part after the other, as of the whole.
 
     Of n parts each takes every n-th sample, not neighbours: of samples that are spread over devices
     as many of each part lie on every device, and none has to be sent.
 
     Args:
-        function: of a part of the problem, to a pytree of arrays [samples of the part, ...].
+        function: of a part of the problem, to a state like its `x`.
         problem: to be cut; what does not fill a chunk comes last.
         chunk: samples of a part.
     """
@@ -90,9 +90,7 @@ def map_chunks(function: Callable[[Problem], Cut], problem: Problem, chunk: int)
     parts = []
     if whole:
         filled = problem if whole == count else take(problem, jnp.arange(whole))
-        stride = whole // chunk
-        ends = jax.lax.map(lambda i: function(_every(filled, i, stride)), jnp.arange(stride))
-        parts.append(jax.tree.map(lambda end: _side_by_side(end, whole), ends))
+        parts.append(_map_strided(function, filled, whole // chunk))
     if whole < count:
         parts.append(function(take(problem, jnp.arange(whole, count))))
     return jax.tree.map(lambda *ends: jnp.concatenate(ends), *parts)
@@ -197,19 +195,25 @@ def _put(leaf: Array, place: NamedSharding) -> Array:
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
 
 
-def _every(problem: Problem, first: Int[Array, ""], stride: int) -> Problem:
-    """Samples first, first + stride, first + 2 stride, ...; the stride divides their number."""
+def _map_strided(function: Callable[[Problem], State], problem: Problem, parts: int) -> State:
+    """`map_chunks` of so many equal parts."""
 
     def cut(leaf: Array, axis: int) -> Array:
-        rows = leaf.reshape(*leaf.shape[:axis], -1, stride, *leaf.shape[axis + 1 :])
-        return jax.lax.dynamic_index_in_dim(rows, first, axis + 1, keepdims=False)
+        return leaf.reshape(*leaf.shape[:axis], -1, parts, *leaf.shape[axis + 1 :])
 
-    return _map_rows(cut, problem)
+    def replace(ends: State, i: Int[Array, ""]) -> tuple[State, None]:
+        def pick(leaf: Array, axis: int) -> Array:
+            return jax.lax.dynamic_index_in_dim(cut(leaf, axis), i, axis + 1, keepdims=False)
 
+        def put(whole: Array, part: Array) -> Array:
+            return jax.lax.dynamic_update_index_in_dim(whole, part, i, 1)
 
-def _side_by_side(parts: Array, count: int) -> Array:
-    """What `_every` took apart [stride, rows, ...], put together [count, ...]."""
-    return parts.swapaxes(0, 1).reshape(count, *parts.shape[2:])
+        return jax.tree.map(put, ends, function(_map_rows(pick, problem))), None
+
+    # Each end is written where its start stood: no second copy of them is ever made.
+    begun = jax.tree.map(lambda leaf: cut(leaf, 0), problem.x)
+    ends = jax.lax.scan(replace, begun, jnp.arange(parts))[0]
+    return jax.tree.map(lambda end, x: end.reshape(x.shape), ends, problem.x)
 
 
 def device_count(sharding: NamedSharding) -> int:
