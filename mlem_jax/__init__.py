@@ -38,7 +38,7 @@ from mlem_jax.diagnosis import diagnose
 from mlem_jax.ladder import Ladder, pick_levels
 from mlem_jax.noise import brownian_path, draw_starts
 from mlem_jax.plans import Memory, Plan, draw_plan, fit_budget, load_plan, price, save_plan
-from mlem_jax.problem import Problem
+from mlem_jax.problem import Problem, shard_problem
 from mlem_jax.solver import (
     mlem_step,
     solve,
@@ -81,6 +81,7 @@ __all__ = [
     "price",
     "process",
     "save_plan",
+    "shard_problem",
     "solve",
     "solve_checked",
     "solve_chunks",

@@ -36,7 +36,7 @@ def save(directory: str | Path, tree: Params, *, about: Mapping[str, Any]) -> No
     are both whole in a folder beside, whose name begins with a dot.
 
     Args:
-        directory: the checkpoint's own folder; parents are made.
+        directory: the checkpoint's own folder; parents are made. Of several processes one writes.
         tree: a pytree of arrays.
         about: anything JSON can hold: the architecture, the command, the data.
 
@@ -88,6 +88,7 @@ def restore(directory: str | Path, like: Params) -> Params:
     Args:
         directory: the checkpoint's folder.
         like: a pytree of arrays or `jax.ShapeDtypeStruct`; `jax.eval_shape` makes one for nothing.
+            A leaf with a sharding is put there, such as parameters spread over devices.
 
     Raises:
         FileNotFoundError: if there is no checkpoint.
@@ -116,15 +117,18 @@ def restore(directory: str | Path, like: Params) -> Params:
 
 
 def abstract(like: Params) -> Params:
-    """Shapes and dtypes of a tree, to be put on this machine's first device.
+    """Shapes and dtypes of a tree, to be put where it lies, else on this process's first device.
 
     Orbax would put arrays back on the device they were saved from, which may be a GPU that is not
     here.
     """
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like
-    )
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def as_here(leaf: Any) -> jax.ShapeDtypeStruct:
+        place = getattr(leaf, "sharding", None) or here
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+    return jax.tree.map(as_here, like)
 
 
 def _boxed(tree: Params) -> Params:
@@ -255,10 +259,16 @@ def _existing(directory: str | Path) -> Path:
 
 
 def _checkpointer() -> ocp.Checkpointer:
+    # Of several processes each reads for itself: none waits, nothing is sent.
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own},
+                                               barrier_sync_key_prefix=f"process{own}")  # fmt: skip
     handler = ocp.CompositeCheckpointHandler(
-        tree=ocp.StandardCheckpointHandler(), about=ocp.JsonCheckpointHandler()
+        composite_options=ocp.CompositeOptions(multiprocessing_options=alone),
+        tree=ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+        about=ocp.JsonCheckpointHandler(multiprocessing_options=alone),
     )
-    return ocp.Checkpointer(handler)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _stored_tree(directory: Path) -> Any:

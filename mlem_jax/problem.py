@@ -1,14 +1,18 @@
 """What differs by sample: the start, what drives it, its condition; cut in one place.
 
 Samples do not depend on their batch, so a problem may be solved whole, in chunks, in groups under
-plans of their own, or on several devices. Whoever cuts it does so with `take` or `map_parts`.
+plans of their own, or on several devices. Whoever cuts it does so with `take`, `map_chunks`,
+`map_parts` or `shard_problem`.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from mlem_jax.noise import BrownianPath, draw_increment
@@ -67,16 +71,29 @@ def increment_at(problem: Problem, step: Int[Array, ""], like: State) -> State |
 
 def take(problem: Problem, samples: Int[Array, " some"]) -> Problem:
     """The problem of some of the samples."""
+    return _map_rows(lambda leaf, axis: jnp.take(leaf, samples, axis=axis), problem)
 
-    def rows(tree: Any, axis: int = 0) -> Any:
-        return jax.tree.map(lambda leaf: jnp.take(leaf, samples, axis=axis), tree)
 
-    noise = problem.noise
-    if isinstance(noise, BrownianPath):
-        noise = noise._replace(samples=rows(noise.samples))
-    else:
-        noise = rows(noise, axis=1)
-    return Problem(rows(problem.x), noise, rows(problem.condition))
+def map_chunks(function: Callable[[Problem], State], problem: Problem, chunk: int) -> State:
+    """`function(part)` of `chunk` samples at a time, one part after the other, as of the whole.
+
+    Of n parts each takes every n-th sample, not neighbours: of samples that are spread over devices
+    as many of each part lie on every device, and none has to be sent.
+
+    Args:
+        function: of a part of the problem, to a state like its `x`.
+        problem: to be cut; what does not fill a chunk comes last.
+        chunk: samples of a part.
+    """
+    count = batch_size(problem)
+    whole = count // chunk * chunk
+    parts = []
+    if whole:
+        filled = problem if whole == count else take(problem, jnp.arange(whole))
+        parts.append(_map_strided(function, filled, whole // chunk))
+    if whole < count:
+        parts.append(function(take(problem, jnp.arange(whole, count))))
+    return jax.tree.map(lambda *ends: jnp.concatenate(ends), *parts)
 
 
 def map_parts(function: Callable[..., Any], problem: Problem, parts: int, *others: Any) -> Any:
@@ -103,6 +120,119 @@ def map_parts(function: Callable[..., Any], problem: Problem, parts: int, *other
     return jax.lax.map(
         lambda given: function(take(problem, given[0]), *given[1:]), (numbers, *others)
     )
+
+
+def shard_problem(problem: Problem, sharding: NamedSharding) -> Problem:
+    """The problem with its samples spread over devices; key and tables of a path on each of them.
+
+    What solves it then runs on all of them at once, and none waits for another. The samples are
+    those of one device, to the bit if that is given as many at a time as each of these.
+
+    Args:
+        problem: its size a multiple of the number of devices.
+        sharding: of an array [batch, ...], `NamedSharding(mesh, PartitionSpec("samples"))` with
+            `mesh = jax.make_mesh((8,), ("samples",), axis_types=(AxisType.Auto,))`. Of a mesh with
+            more axes the others are left to the parameters. It may hold the devices of several
+            processes, of which each gives the same problem.
+
+    Raises:
+        TypeError: if the sharding is of another kind.
+        ValueError: if it is not of the batch alone, if an axis of the mesh is not automatic, or if
+            the samples cannot be spread evenly.
+    """
+    _check_sharding(sharding)
+    size, devices = batch_size(problem), device_count(sharding)
+    if size % devices:
+        raise ValueError(f"expected as many samples on each of {devices} devices, got {size}; give "
+                         f"{-(-size // devices) * devices} and drop what is too many")  # fmt: skip
+    specs = specs_of(problem, sharding)
+    return jax.tree.map(
+        lambda leaf, spec: _put(leaf, NamedSharding(sharding.mesh, spec)), problem, specs
+    )
+
+
+def sharding_of(problem: Problem) -> NamedSharding | None:
+    """How the samples are spread over devices; None if they are not, or while tracing."""
+    leaf = jax.tree.leaves(problem.x)[0]
+    sharding = None if isinstance(leaf, Tracer) else getattr(leaf, "sharding", None)
+    if not isinstance(sharding, NamedSharding) or not len(sharding.spec):
+        return None
+    of_batch = NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
+    return of_batch if device_count(of_batch) > 1 else None
+
+
+def specs_of(problem: Problem, sharding: NamedSharding) -> Problem:
+    """Which axis of each leaf is spread, in the structure of the problem."""
+    nowhere = jax.tree.map(lambda _: PartitionSpec(), problem)
+    return _map_rows(lambda _, axis: PartitionSpec(*(None,) * axis, *sharding.spec), nowhere)
+
+
+def axes_of(sharding: NamedSharding) -> tuple[str, ...]:
+    """Names of the mesh axes over which the batch is spread."""
+    names = sharding.spec[0]
+    return (names,) if isinstance(names, str) else tuple(names or ())
+
+
+def _map_rows(function: Callable[[Any, int], Any], problem: Problem) -> Problem:
+    """`function(leaf, axis)` of every leaf that has an axis of samples."""
+
+    def rows(tree: Any, axis: int = 0) -> Any:
+        return jax.tree.map(lambda leaf: function(leaf, axis), tree)
+
+    noise = problem.noise
+    if isinstance(noise, BrownianPath):
+        noise = noise._replace(samples=rows(noise.samples))
+    else:
+        noise = rows(noise, axis=1)
+    return Problem(rows(problem.x), noise, rows(problem.condition))
+
+
+def _put(leaf: Array, place: NamedSharding) -> Array:
+    """The leaf there, also over the devices of several processes, as JAX itself puts no key."""
+    if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.device_put(leaf, place)
+    data = jax.device_put(jax.random.key_data(leaf), place)
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+
+
+def _map_strided(function: Callable[[Problem], State], problem: Problem, parts: int) -> State:
+    """`map_chunks` of so many equal parts."""
+
+    def cut(leaf: Array, axis: int) -> Array:
+        return leaf.reshape(*leaf.shape[:axis], -1, parts, *leaf.shape[axis + 1 :])
+
+    def replace(ends: State, i: Int[Array, ""]) -> tuple[State, None]:
+        def pick(leaf: Array, axis: int) -> Array:
+            return jax.lax.dynamic_index_in_dim(cut(leaf, axis), i, axis + 1, keepdims=False)
+
+        def put(whole: Array, part: Array) -> Array:
+            return jax.lax.dynamic_update_index_in_dim(whole, part, i, 1)
+
+        return jax.tree.map(put, ends, function(_map_rows(pick, problem))), None
+
+    # Each end is written where its start stood: no second copy of them is ever made.
+    begun = jax.tree.map(lambda leaf: cut(leaf, 0), problem.x)
+    ends = jax.lax.scan(replace, begun, jnp.arange(parts))[0]
+    return jax.tree.map(lambda end, x: end.reshape(x.shape), ends, problem.x)
+
+
+def device_count(sharding: NamedSharding) -> int:
+    """Over how many devices the batch is spread."""
+    return math.prod(sharding.mesh.shape[name] for name in axes_of(sharding))
+
+
+def _check_sharding(sharding: NamedSharding) -> None:
+    if not isinstance(sharding, NamedSharding):
+        raise TypeError("expected a sharding of the batch, NamedSharding(mesh, "
+                        f"PartitionSpec('samples')), got {sharding!r:.80}")  # fmt: skip
+    if len(sharding.spec) != 1 or not axes_of(sharding):
+        raise ValueError(f"expected a sharding of the batch alone, PartitionSpec('samples'), got "
+                         f"{sharding.spec}")  # fmt: skip
+    if any(kind != AxisType.Auto for kind in sharding.mesh.axis_types):
+        raise ValueError(
+            f"expected a mesh whose axes are automatic, got {sharding.mesh.axis_types}; give "
+            "jax.make_mesh axis_types=(AxisType.Auto,), one for each axis"
+        )
 
 
 def _length(leaf: Array, axis: int, name: str) -> int:

@@ -6,6 +6,7 @@ only where things lie, or which part is done now.
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -75,8 +76,13 @@ def measured_before(file: Path, settings: Any) -> dict[str, Any]:
     return found | {"summarised": provenance(module_of(settings))}
 
 
-def check_settings(directory: Path, expected: dict[str, Any]) -> None:
+def check_settings(directory: Path, expected: dict[str, Any], process: int = 0) -> None:
     """Write what determines the result beside the log, or compare it with what stands there.
+
+    Args:
+        directory: of the run; made if need be.
+        expected: what JSON can hold.
+        process: which of several that begin the same run at the same time.
 
     Raises:
         ValueError: if the folder was begun with other settings; each that differs is named.
@@ -85,8 +91,8 @@ def check_settings(directory: Path, expected: dict[str, Any]) -> None:
     file = directory / "settings.json"
     if not file.exists():
         directory.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps(expected, indent=1) + "\n")
-    elif (found := json.loads(file.read_text())) != expected:
+        write_whole(file, json.dumps(expected, indent=1) + "\n", process)
+    if (found := json.loads(file.read_text())) != expected:
         nothing = "not given"
         differing = [
             f"{name} {found.get(name, nothing)}, now {expected.get(name, nothing)}"
@@ -113,8 +119,14 @@ def append(file: Path, **values: Any) -> None:
         stream.write(json.dumps(values) + "\n")
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write all or nothing: a kill leaves the old file or the new one."""
-    beside = file.with_suffix(".new")
-    beside.write_text(text)
+def write_whole(file: Path, content: str | bytes, process: int = 0) -> None:
+    """Write all or nothing: a kill leaves the old file or the new one.
+
+    Of several processes, each may write it at the same time; the last one's stays.
+    """
+    beside = file.with_suffix(f".{process}.new" if process else ".new")
+    with beside.open("wb") as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+        stream.flush()
+        os.fsync(stream.fileno())  # Else, after a power cut, the name may be there and no content.
     beside.replace(file)

@@ -2,7 +2,8 @@
 
 Killed at any moment, the same command goes on where the last checkpoint was, and on a CPU ends
 with the parameters of an unbroken run, bit for bit: every random number depends on the seed and
-the step alone.
+the step alone. Each batch is spread over the devices that are there, as far as their number divides
+it, and the losses are those of one device, but for rounding.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ import optax
 import tyro
 
 from experiments.common import runs, tiny
+from experiments.common.processes import on_each, over_devices
 from experiments.ladders import images, shown
 from experiments.ladders.recipes import CHARACTERS, Recipe, load_recipes, teachers_before
 from experiments.ladders.resume import Pace, pace_of, run_steps
@@ -124,6 +126,7 @@ def train_level(
     teacher, taught = None, None
     if recipe.teacher is not None:
         teacher, taught = trained(settings.out / f"level_{recipe.teacher}")
+    devices = over_devices(recipe.batch)
     trainer = denoising_trainer(PROCESS, PREDICTION, linen(network), optimiser, teacher=teacher,
                                 density=recipe.times)  # fmt: skip
     key = jax.random.key(settings.seed)
@@ -133,9 +136,11 @@ def train_level(
     def step(state: TrainState, pictures: jax.Array, taught: Params) -> tuple[TrainState, Any]:
         return trainer.step(state, to_unit(pictures), key, taught)
 
+    begun = trainer.init(first(network, directory.name, train.shape[1:], settings))
+    begun, taught = jax.device_put((begun, taught), on_each(devices))
     state = run_steps(
-        directory, trainer.init(first(network, directory.name, train.shape[1:], settings)),
-        lambda state, pictures: step(state, pictures, taught),
+        directory, begun,
+        lambda state, pictures: step(state, jax.device_put(pictures, devices), taught),
         batches_of(train, recipe.batch, settings), recipe.steps, recipe.batch, pace,
     )  # fmt: skip
     if state is None:

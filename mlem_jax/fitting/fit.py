@@ -37,7 +37,7 @@ from mlem_jax.ladder import Ladder
 from mlem_jax.noise import BrownianPath
 from mlem_jax.plans.memory import remember
 from mlem_jax.plans.plan import Memory, Plan, fingerprint, make_plan
-from mlem_jax.problem import Problem, batch_size, increment_at
+from mlem_jax.problem import Problem, batch_size, increment_at, map_chunks
 from mlem_jax.solver.check import checked_table
 from mlem_jax.solver.output import evaluate_level
 from mlem_jax.solver.step import Table, init_carry
@@ -256,9 +256,11 @@ def _output(
     k: int, drift: Drift, params: Params, x: State, t: Scalar, condition: Condition, chunk: int
 ) -> State:
     """f^k(x, t), so many samples at a time; `chunk` divides the batch."""
-    cut = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk, *leaf.shape[1:]), (x, condition))
-    ends = jax.lax.map(lambda part: evaluate_level(k, drift, params, part[0], t, part[1]), cut)
-    return jax.tree.map(lambda end, x: end.reshape(x.shape), ends, x)
+
+    def run(part: Problem) -> State:
+        return evaluate_level(k, drift, params, part.x, t, part.condition)
+
+    return map_chunks(run, Problem(x, None, condition), chunk)
 
 
 def _divisor(count: int, most: int) -> int:

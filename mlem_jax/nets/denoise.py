@@ -47,7 +47,9 @@ class Trainer(NamedTuple):
     Attributes:
         init: parameters to the state before the first step.
         step: `(state, images, key, teacher_params) -> (state, loss)`, to be jitted; the last are
-            None where there is no teacher.
+            None where there is no teacher. Of images spread over devices by `jax.device_put`, and
+            a state that lies on each of them, the loss and its gradient are those of one device,
+            but for rounding: the same times and noise are drawn.
     """
 
     init: Callable[[Params], TrainState]

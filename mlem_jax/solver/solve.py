@@ -12,13 +12,23 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 from numpy.typing import ArrayLike
 
 from mlem_jax.checks import check_count
 from mlem_jax.ladder import Ladder
 from mlem_jax.plans.plan import Plan
-from mlem_jax.problem import Problem, batch_size, map_parts, take
+from mlem_jax.problem import (
+    Problem,
+    axes_of,
+    batch_size,
+    device_count,
+    map_chunks,
+    map_parts,
+    sharding_of,
+    specs_of,
+)
 from mlem_jax.solver.check import checked_table
 from mlem_jax.solver.executors import Executor, scan, scan_rows
 from mlem_jax.solver.step import Table, init_carry
@@ -111,7 +121,9 @@ def solve_chunks(
 ) -> State:
     """As `solve` for a large batch, `chunk` samples at a time: the memory is that of one chunk.
 
-    The samples are those of one call, since a sample does not depend on its batch.
+    The samples are those of one call, since a sample does not depend on its batch. Of a problem
+    that is spread over devices each takes its share of every chunk: let the chunk be a multiple of
+    their number, and divide that of the samples.
 
     Raises:
         ValueError: as `solve`, and if `chunk` is not positive, or starts, noise and conditions are
@@ -127,7 +139,8 @@ def solve_groups(ladder: Ladder, problem: Problem, steps: Steps, plans: Plan) ->
     """As `solve`, group g of the samples under plan g.
 
     Samples under one plan share its error; with a plan for every group, of one sample or more,
-    the mean over a batch concentrates. The groups run one after the other.
+    the mean over a batch concentrates. The groups run one after the other; of a problem that is
+    spread over devices, those of each device, if each has as many.
 
     Args:
         ladder: the levels.
@@ -140,7 +153,10 @@ def solve_groups(ladder: Ladder, problem: Problem, steps: Steps, plans: Plan) ->
         ValueError: as `solve`, and if the samples cannot be cut into the groups.
     """
     tables = stacked_tables(ladder, problem, steps, plans)
-    ends = _solve_groups(ladder, problem, tables)
+    sharding = sharding_of(problem)
+    if sharding is not None and len(plans.weights) % device_count(sharding):
+        sharding = None  # A group lies on several devices, which run it together.
+    ends = _solve_groups(ladder, problem, tables, sharding)
     return jax.tree.map(lambda end, x: end.reshape(x.shape), ends, problem.x)
 
 
@@ -190,21 +206,22 @@ def _solve_path(
 
 @partial(jax.jit, static_argnums=3)
 def _solve_chunks(ladder: Ladder, problem: Problem, table: Table, chunk: int) -> State:
-    count = batch_size(problem)
-    whole = count // chunk * chunk
-    parts = []
-    if whole:
-        # Cut out of the whole chunk by chunk, so that no second copy of it is made.
-        numbers = jnp.arange(whole).reshape(-1, chunk)
-        ends = jax.lax.map(lambda some: run_table(ladder, take(problem, some), table), numbers)
-        parts.append(jax.tree.map(lambda end: end.reshape(whole, *end.shape[2:]), ends))
-    if whole < count:
-        parts.append(run_table(ladder, take(problem, jnp.arange(whole, count)), table))
-    return jax.tree.map(lambda *ends: jnp.concatenate(ends), *parts)
+    return map_chunks(lambda part: run_table(ladder, part, table), problem, chunk)
 
 
-@jax.jit
-def _solve_groups(ladder: Ladder, problem: Problem, tables: Table) -> State:
-    return map_parts(
-        lambda part, table: run_table(ladder, part, table), problem, len(tables.t), tables
-    )
+@partial(jax.jit, static_argnums=3)
+def _solve_groups(
+    ladder: Ladder, problem: Problem, tables: Table, sharding: NamedSharding | None
+) -> State:
+    def run(ladder: Ladder, problem: Problem, tables: Table) -> State:
+        def run_group(part: Problem, table: Table) -> State:
+            return run_table(ladder, part, table)
+
+        return map_parts(run_group, problem, len(tables.t), tables)
+
+    if sharding is not None:
+        # Each device runs its own loop, since what its groups need is not what the others' do.
+        specs = PartitionSpec(), specs_of(problem, sharding), sharding.spec
+        run = jax.shard_map(run, mesh=sharding.mesh, in_specs=specs, out_specs=sharding.spec,
+                            axis_names={*axes_of(sharding)}, check_vma=False)  # fmt: skip
+    return run(ladder, problem, tables)
