@@ -23,6 +23,9 @@ def whole_file(file: str | Path) -> Iterator[IO[bytes]]:
         OSError: if it cannot be written; what stood there before stands as it was.
     """
     beside = Path(f"{file}.part")
+    if not beside.parent.is_dir():
+        raise FileNotFoundError(f"expected a folder {beside.parent} to write {file} into, found "
+                                "none; make it first")  # fmt: skip
     try:
         with beside.open("wb") as stream:
             yield stream
@@ -64,6 +67,8 @@ def read_arrays(file: str | Path, what: str) -> dict[str, np.ndarray]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is another kind of file, or damaged.
     """
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"expected {what}, an .npz, in {file}, found no such file")
     with Path(file).open("rb") as stream:
         try:
             with zipfile.ZipFile(stream) as archive:

@@ -145,6 +145,8 @@ def _check_about(about: Mapping[str, Any]) -> None:
 
 
 def _check_arrays(tree: Params) -> None:
+    if not jax.tree.leaves(tree):
+        raise TypeError(f"expected a pytree of arrays, got {tree!r}, which has none in it")
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
             place = jax.tree_util.keystr(path, simple=True, separator=".")
@@ -248,6 +250,8 @@ def _read(directory: str | Path, items: ocp.args.Composite) -> Any:
 
 
 def _existing(directory: str | Path) -> Path:
+    if not isinstance(directory, str | Path):
+        raise TypeError(f"expected a checkpoint's folder, got {directory!r}")
     directory = Path(directory).absolute()
     if not (directory / "tree").is_dir():
         raise FileNotFoundError(

@@ -4,7 +4,7 @@ import os
 import resource
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,10 @@ from experiments.micro.kept_files import Kind, files_of
 TOLD = (ValueError, TypeError, FileNotFoundError)
 """What a reader may raise, if it says what it expected."""
 NOBODY = 65534
+WHOLE = "error, old file whole"
+"""What should become of a file that cannot be written."""
+Trouble = Callable[[], AbstractContextManager[None]]
+"""Makes a context in which nothing can be written."""
 
 
 def verdict(kind: Kind, right: Any) -> str:
@@ -63,12 +67,12 @@ def damage(kind: Kind, places: int, seed: int = 0) -> Counter[str]:
     return verdicts
 
 
-def kept_through(kind: Kind, trouble: Callable[[], Any]) -> str:
+def kept_through(kind: Kind, trouble: Trouble) -> str:
     """What is left of a file if the next one cannot be written: it is told, and the old is whole.
 
     Args:
         kind: of the file, written already.
-        trouble: a context in which nothing can be written.
+        trouble: in which the next one is written.
     """
     old, files = kind.read(), set(kind.path.parent.rglob("*"))
     try:
@@ -86,7 +90,7 @@ def kept_through(kind: Kind, trouble: Callable[[], Any]) -> str:
     if verdict(kind, old) != "right":
         return f"lost: {verdict(kind, old)}"
     left = set(kind.path.parent.rglob("*")) - files
-    return f"left behind: {sorted(map(str, left))}" if left else "error, old file whole"
+    return f"left behind: {sorted(map(str, left))}" if left else WHOLE
 
 
 @contextmanager

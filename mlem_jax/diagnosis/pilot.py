@@ -166,12 +166,20 @@ def fit_error(
         ValueError: if the error is not above 0, which only certain gates have, or more than the
             gates have that are all but closed, or the sensitivities hold a NaN.
     """
+    check_kind(gates, Gates, "make some with the functions of mlem_jax.gates")
     if not is_number(error) or not 0 < error < float("inf"):
         raise ValueError(f"expected an error above 0 and finite, got {error}")
+    if np.shape(sensitivities)[:1] != np.shape(t) or np.ndim(sensitivities) != 2:
+        raise ValueError(f"expected sensitivities [{np.shape(t)} steps, levels], got "
+                         f"{list(np.shape(sensitivities))}")  # fmt: skip
     if jnp.isnan(sensitivities).any():
         raise ValueError("expected sensitivities without NaN; see which level returns it, and "
                          "when, with solve_checked")  # fmt: skip
     theta = gates.init() if theta is None else theta
+    levels = gates.logits(theta, t).shape[-1]
+    if levels != sensitivities.shape[-1]:
+        raise ValueError(f"expected sensitivities of {levels} levels, as of the gates, got "
+                         f"{sensitivities.shape[-1]}")  # fmt: skip
 
     def predicted(scale: Scalar | float) -> Scalar:
         return predict_error(sensitivities, gates.logits(theta, t, scale))

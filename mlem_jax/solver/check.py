@@ -46,7 +46,7 @@ def checked_table(ladder: Ladder, problem: Problem, steps: Steps, plan: Plan) ->
     _check_condition(problem)
     # What is needed stays known where the plan is, though the rest be traced.
     table = make_table(steps, plan, dtype)._replace(needed=plan.needed)
-    wrong = _lacks_noise(problem, steps) | _made_for_others(steps, plan)
+    wrong = _lacks_noise(problem, steps) | made_for_others(steps, plan)
     if wrong is False:
         return table
     return table._replace(scale=jnp.where(jnp.asarray(wrong), jnp.nan, table.scale))
@@ -117,7 +117,7 @@ def _lacks_noise(problem: Problem, steps: Steps) -> jax.Array | bool:
     return False
 
 
-def _made_for_others(steps: Steps, plan: Plan) -> jax.Array | bool:
+def made_for_others(steps: Steps, plan: Plan) -> jax.Array | bool:
     """Whether the plan has the coefficients of other steps in it; known, that is an error."""
     if not plan.made_for.shape[1]:
         return False
