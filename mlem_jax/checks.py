@@ -53,6 +53,14 @@ def as_table(given: Any, name: str) -> np.ndarray:
         ) from error
 
 
+def shape_of(given: Any) -> tuple[int, ...]:
+    """The shape of an array, or of what numpy would make one of; () of anything else."""
+    try:
+        return tuple(np.shape(given))
+    except (TypeError, ValueError):
+        return ()
+
+
 def check_kind(given: Any, kind: type, do: str) -> None:
     """A part of the library, and no other.
 

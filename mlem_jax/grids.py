@@ -78,7 +78,7 @@ def index_grid(indices: ArrayLike) -> Grid:
     Raises:
         ValueError: if they are no whole numbers from 0 that strictly fall.
     """
-    indices = np.asarray(indices)
+    indices = as_table(indices, "training steps")
     whole = indices.ndim == 1 and len(indices) > 0 and (indices == np.round(indices)).all()
     if not whole or indices[-1] < 0 or not (np.diff(indices) < 0).all():
         raise ValueError(

@@ -42,7 +42,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mlem_jax.checks import check_kind, is_count, is_number
+from mlem_jax.checks import as_table, check_kind, is_count, is_number, shape_of
 from mlem_jax.gates.families import Gates, to_probabilities
 from mlem_jax.gates.scale import least_scale
 from mlem_jax.ladder import Ladder, check_ladder
@@ -169,9 +169,10 @@ def fit_error(
     check_kind(gates, Gates, "make some with the functions of mlem_jax.gates")
     if not is_number(error) or not 0 < error < float("inf"):
         raise ValueError(f"expected an error above 0 and finite, got {error}")
-    if np.shape(sensitivities)[:1] != np.shape(t) or np.ndim(sensitivities) != 2:
-        raise ValueError(f"expected sensitivities [{np.shape(t)} steps, levels], got "
-                         f"{list(np.shape(sensitivities))}")  # fmt: skip
+    if len(shape_of(sensitivities)) != 2 or shape_of(sensitivities)[:1] != shape_of(t):
+        raise ValueError(f"expected sensitivities [steps, levels] for times {list(shape_of(t))}, "
+                         f"got {list(shape_of(sensitivities))}")  # fmt: skip
+    sensitivities = jnp.asarray(as_table(sensitivities, "sensitivities"), jnp.result_type(float))
     if jnp.isnan(sensitivities).any():
         raise ValueError("expected sensitivities without NaN; see which level returns it, and "
                          "when, with solve_checked")  # fmt: skip
