@@ -19,7 +19,7 @@ from tests import bad_inputs as good
 from tests.problems import normals
 
 FUZZ = settings(
-    max_examples=300,
+    max_examples=250,
     derandomize=True,
     database=None,
     deadline=None,
@@ -172,7 +172,7 @@ def replaced(part, name, value):
         part._replace(**{name: value}))  # fmt: skip
 
 
-@settings(FUZZ, max_examples=200)
+@settings(FUZZ, max_examples=150)
 @given(st.sampled_from(FIELDS), st.booleans(), st.data())
 def test_a_solve_refuses_in_words_or_answers_as_numpy_does(field, junk, data):
     number, name = field
