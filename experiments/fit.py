@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from experiments.common import runs, tiny
+from experiments.common import runs, sums, tiny
 from experiments.common.kept_plans import KeptPlan, write_plan
 from experiments.common.machine import provenance
 from experiments.common.pilots import grid_of, make_pilot, search_of
@@ -53,21 +53,24 @@ class Settings:
 
 def main(settings: Settings) -> None:
     """Choose, write, say what came out."""
-    console = Console(width=110)
     with tiny.settings_of(settings, shrink) as given:
-        trained = load(given.ladder)
-        cache = Errors(given.runs / f"{content(trained, given)}.json")
+        fit(load(given.ladder), given)
 
-        def tell(candidate: Candidate, error: float) -> None:
-            console.print(f"{told(candidate):<70} mse {error:.2e}")
 
-        with console.status("the fine solution of the pilot batch"):
-            fine = fine_grid(given.reference_steps)
-            search = search_of(given.sampler, fine, len(trained.ladder))
-            pilot = make_pilot(given.sampler, trained, search, [given.budget], images=given.images,
-                               reference_steps=given.reference_steps, seed=given.seed)  # fmt: skip
-        choice = choose_plan(trained.ladder, *pilot, search, given.budget, cache=cache, report=tell)
-        keep(given.out, choice, given.sampler, fine, given)
+def fit(trained: Trained, given: Settings, **tried: Any) -> None:
+    """As `main`, of a ladder; what `Search` tries may be given."""
+    console, cache = Console(width=110), Errors(given.runs / f"{content(trained, given)}.json")
+
+    def tell(candidate: Candidate, error: float) -> None:
+        console.print(f"{told(candidate):<70} mse {error:.2e}")
+
+    with console.status("the fine solution of the pilot batch"):
+        fine = fine_grid(given.reference_steps)
+        search = search_of(given.sampler, fine, len(trained.ladder), **tried)
+        pilot = make_pilot(given.sampler, trained, search, [given.budget], images=given.images,
+                           reference_steps=given.reference_steps, seed=given.seed)  # fmt: skip
+    choice = choose_plan(trained.ladder, *pilot, search, given.budget, cache=cache, report=tell)
+    keep(given.out, choice, given.sampler, fine, given)
     console.print(
         f"chosen: {told(choice.candidate)}, cost {choice.cost:.1f}; mse "
         f"{float(choice.fit.error):.2e} on the pictures fitted, "
@@ -88,12 +91,12 @@ class Errors(dict[str, float]):
 
     def __init__(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        super().__init__(json.loads(file.read_text()) if file.exists() else {})
+        super().__init__(sums.loads(file.read_bytes(), str(file)) if file.exists() else {})
         self.file = file
 
     def __setitem__(self, name: str, error: float) -> None:
         super().__setitem__(name, error)
-        runs.write_whole(self.file, json.dumps(self, indent=1) + "\n")
+        runs.write_whole(self.file, sums.dumps(self, indent=1) + "\n")
 
 
 def content(trained: Trained, given: Any) -> str:

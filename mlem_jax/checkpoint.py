@@ -43,20 +43,22 @@ def save(directory: str | Path, tree: Params, *, about: Mapping[str, Any]) -> No
     Raises:
         TypeError: if JSON cannot hold `about`, or a leaf of the tree is no array.
         FileExistsError: if something else than a checkpoint stands there.
+        OSError: if it cannot be written.
     """
     _check_about(about)
     _check_arrays(tree)
     directory = Path(directory).resolve()
     _check_replaceable(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
-        _write(beside / "new", tree, about)
-        _swap(beside / "new", directory, beside / "old")
-    finally:
-        # Unless the old one could not even be put back: then it stays where it is.
-        if directory.exists() or not (beside / "old").exists():
-            shutil.rmtree(beside, ignore_errors=True)
+    with _failure_told(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+        try:
+            _write(beside / "new", tree, about)
+            _swap(beside / "new", directory, beside / "old")
+        finally:
+            # Unless the old one could not even be put back: then it stays where it is.
+            if directory.exists() or not (beside / "old").exists():
+                shutil.rmtree(beside, ignore_errors=True)
 
 
 def seal(directory: str | Path) -> None:
@@ -147,6 +149,8 @@ def _check_about(about: Mapping[str, Any]) -> None:
 
 
 def _check_arrays(tree: Params) -> None:
+    if not jax.tree.leaves(tree):
+        raise TypeError(f"expected a pytree of arrays, got {tree!r}, which has none in it")
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
             place = jax.tree_util.keystr(path, simple=True, separator=".")
@@ -250,6 +254,8 @@ def _read(directory: str | Path, items: ocp.args.Composite) -> Any:
 
 
 def _existing(directory: str | Path) -> Path:
+    if not isinstance(directory, str | Path):
+        raise TypeError(f"expected a checkpoint's folder, got {directory!r}")
     directory = Path(directory).absolute()
     if not (directory / "tree").is_dir():
         raise FileNotFoundError(
@@ -284,6 +290,16 @@ def _damage_named(directory: Path) -> Iterator[None]:
     except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files.
         told = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         raise _damaged(directory, told) from error
+
+
+@contextmanager
+def _failure_told(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Of a full disk Orbax and TensorStore raise many kinds.
+        told = (str(error).splitlines() or [repr(error)])[0]
+        raise OSError(f"the checkpoint {directory} could not be written, what was there before is "
+                      f"whole: {told}") from error  # fmt: skip
 
 
 def _kind(leaf: Any) -> str:

@@ -7,18 +7,20 @@ import numpy as np
 
 
 def is_number(given: Any) -> bool:
-    """Whether it is one real number, finite or not."""
-    if isinstance(given, int | float):
+    """Whether it is one real number, finite or not; whole ones within 64 bits."""
+    if isinstance(given, int):
+        return abs(given) < 2**63
+    if isinstance(given, float):
         return True
     return getattr(given, "ndim", None) == 0 and np.dtype(given.dtype).kind in "fiu"
 
 
 def is_count(given: Any, least: int = 1) -> bool:
-    """Whether it is a whole number, by its type too, and not less than `least`."""
+    """Whether it is a whole number, by its type too, from `least` to what 32 bits hold."""
     if isinstance(given, bool | np.bool_):
         return False
     try:
-        return operator.index(given) >= least
+        return least <= operator.index(given) < 2**31
     except TypeError:
         return False
 
@@ -40,11 +42,23 @@ def as_table(given: Any, name: str) -> np.ndarray:
         TypeError: if it is not made of numbers, or is traced.
     """
     try:
-        return np.asarray(given, np.float64)
+        table = np.asarray(given)
+        # None and text would become numbers, and of a complex number a part be dropped.
+        if table.dtype.kind in "OSUMmc":
+            raise TypeError(f"these are of dtype {table.dtype}")
+        return table.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"expected {name} made of numbers that are known outside jax.jit, got {given!r:.80}"
         ) from error
+
+
+def shape_of(given: Any) -> tuple[int, ...]:
+    """The shape of an array, or of what numpy would make one of; () of anything else."""
+    try:
+        return tuple(np.shape(given))
+    except (TypeError, ValueError):
+        return ()
 
 
 def check_kind(given: Any, kind: type, do: str) -> None:

@@ -46,6 +46,9 @@ from mlem_jax.gates.families import check_logits, to_probabilities
 from mlem_jax.noise import as_key
 from mlem_jax.types import Key, Logits, Openings, Probabilities
 
+DRAWS = "there are `independent`, `systematic`, `midpoint` in mlem_jax.draws"
+"""What an error says where no draw is given."""
+
 
 class Draw(NamedTuple):
     """How gates are opened: a pair of functions of their logits.

@@ -5,10 +5,11 @@ so a difference between two plans is theirs and not the noise's. Plans are judge
 other, never batched: a batched predicate would run every level at every step.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mlem_jax.checks import check_kind
@@ -88,9 +89,26 @@ def take_batch(batch: Batch, samples: Int[Array, " some"]) -> Batch:
 
 
 def square_errors(end: State, reference: State) -> Float[Array, " batch"]:
-    """Mean over the entries of a sample of (x - x_ref)^2, for each sample."""
+    """Mean over the entries of a sample of (x - x_ref)^2, for each sample.
+
+    Raises:
+        ValueError: if the two are not arrays [batch, ...] of the same structure and shapes.
+    """
+    shapes = [[_told(leaf) for leaf in jax.tree.leaves(tree)] for tree in (end, reference)]
+    same = jax.tree.structure(end) == jax.tree.structure(reference) and shapes[0] == shapes[1]
+    if not same or not shapes[0] or not all(told.startswith("[") for told in shapes[0]):
+        raise ValueError("expected ends and references, arrays [batch, ...] of the same shapes, "
+                         f"got {shapes[0]!s:.80} and {shapes[1]!s:.80}")  # fmt: skip
     squares = jax.tree.map(lambda x, y: ((x - y) ** 2).reshape(len(x), -1), end, reference)
     return jnp.concatenate(jax.tree.leaves(squares), axis=1).mean(axis=1)
+
+
+def _told(leaf: Any) -> str:
+    """`[4, 3]` of an array of numbers with a batch axis, else its type."""
+    array = isinstance(leaf, jax.Array) or type(leaf) is np.ndarray
+    if array and leaf.ndim and jnp.issubdtype(leaf.dtype, jnp.floating):
+        return str(list(leaf.shape))
+    return type(leaf).__name__
 
 
 def judge(ladder: Ladder, batch: Batch, steps: Steps, plans: Plan) -> Float[Array, "plans batch"]:

@@ -78,7 +78,7 @@ def index_grid(indices: ArrayLike) -> Grid:
     Raises:
         ValueError: if they are no whole numbers from 0 that strictly fall.
     """
-    indices = np.asarray(indices)
+    indices = as_table(indices, "training steps")
     whole = indices.ndim == 1 and len(indices) > 0 and (indices == np.round(indices)).all()
     if not whole or indices[-1] < 0 or not (np.diff(indices) < 0).all():
         raise ValueError(
@@ -175,7 +175,15 @@ def in_double(schedule: Callable[[Times], Times], t: np.ndarray) -> np.ndarray:
     # jit: a numpy array that a function closes over, such as the points of `jnp.interp`, is rounded
     # for good where JAX first compiles it in single precision, and then no longer fits.
     with jax.ensure_compile_time_eval(), jax.enable_x64(True), jax.disable_jit():
-        return np.asarray(schedule(jnp.asarray(t, jnp.float64)), np.float64)
+        try:
+            found = as_table(schedule(jnp.asarray(t, jnp.float64)), "values of a function of time")
+        except Exception as error:
+            raise TypeError(f"expected a function of time, of arrays of it too, got {schedule!r}, "
+                            f"of which {type(error).__name__}: {error}") from error  # fmt: skip
+    if found.shape not in ((), np.shape(t)):
+        raise ValueError(f"expected one value for each time, {list(np.shape(t))}, or a constant, "
+                         f"of a function of time, got {list(found.shape)}")  # fmt: skip
+    return found
 
 
 def _even(start: float, end: float, steps: int) -> np.ndarray:

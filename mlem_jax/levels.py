@@ -178,16 +178,24 @@ def guide(condition: Condition, null: Condition, scale: float) -> Guidance:
         condition: of each sample, leaves [batch, ...].
         null: of one sample, leaves [...], such as the number of the class that stands for none.
         scale: of the guidance.
+
+    Raises:
+        ValueError: if the scale is no finite number, or the null condition not like one sample's.
     """
     traced = isinstance(scale, Tracer)
     if not traced and not (is_number(scale) and jnp.isfinite(scale)):
         raise ValueError(f"expected one finite scale of guidance, got {scale!r}")
-    batch = len(jax.tree.leaves(condition)[0])
-    every = jax.tree.map(
-        lambda leaf, like: jnp.broadcast_to(jnp.asarray(leaf, like.dtype), like.shape),
-        null,
-        condition,
-    )
+    try:
+        batch = len(jax.tree.leaves(condition)[0])
+        every = jax.tree.map(
+            lambda like, leaf: jnp.broadcast_to(jnp.asarray(leaf, like.dtype), like.shape),
+            condition,
+            null,
+        )
+    except (TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ValueError("expected a condition of arrays [batch, ...], and a null condition like "
+                         f"that of one sample, got {condition!r:.80} and {null!r:.80}"
+                         ) from error  # fmt: skip
     return Guidance(condition, every, jnp.full((batch,), scale))
 
 

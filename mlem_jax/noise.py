@@ -113,10 +113,12 @@ def sample_numbers(samples: ArrayLike) -> Int[Array, "*samples"]:
         TypeError: if they are no integer array.
         ValueError: if one is negative or past 2^31.
     """
-    if isinstance(samples, int | float | np.generic) or not jnp.issubdtype(
-        (numbers := np.asarray(samples) if not isinstance(samples, Tracer) else samples).dtype,
-        jnp.integer,
-    ):
+    try:
+        numbers = samples if isinstance(samples, Tracer) else np.asarray(samples)
+    except (TypeError, ValueError):
+        numbers = np.asarray(None)  # No numbers.
+    single = isinstance(samples, int | float | np.generic)
+    if single or not jnp.issubdtype(numbers.dtype, jnp.integer):
         raise TypeError(
             f"expected an integer array with the index of each sample, got {samples!r}; for a "
             "batch of 6 it is jnp.arange(6)"
@@ -145,7 +147,17 @@ def draw_increment(path: BrownianPath, step: Int[Array, ""], like: State) -> Sta
 
 
 def store_path(path: BrownianPath, like: State) -> State:
-    """Every xi[n] of the path, stacked [steps, ...]: what a problem takes in its stead."""
+    """Every xi[n] of the path, stacked [steps, ...]: what a problem takes in its stead.
+
+    Raises:
+        TypeError: if it is no path, or the state is not made of arrays.
+        ValueError: if the state is of other samples.
+    """
+    check_kind(path, BrownianPath, "brownian_path makes one")
+    leaves = jax.tree.leaves(like)
+    real = (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves)
+    if not leaves or not all(real):
+        raise TypeError(f"expected a state of floating arrays, got {like!r:.80}")
     numbers = jnp.arange(len(path.first))
     return jax.lax.map(lambda step: draw_increment(path, step, like), numbers)
 

@@ -117,10 +117,17 @@ def euler_maruyama(times: ArrayLike, noise: Callable[[Times], Times] | None = No
     Args:
         times: any grid, in either direction of time; dt is negative where time falls.
         noise: the diffusion coefficient as a function of time; None for an ODE.
+
+    Raises:
+        ValueError: if the times turn, or the coefficient is not finite.
+        TypeError: if the coefficient is no function of time.
     """
     times = check_grid(times)
     t, dt = times[:-1], np.diff(times)
     deviation = np.zeros_like(t) if noise is None else in_double(noise, t)
+    if not np.isfinite(deviation).all():
+        raise ValueError("expected a diffusion coefficient that is finite wherever a step starts, "
+                         f"got {deviation}")  # fmt: skip
     return make_steps(t, np.ones_like(t), dt, deviation * np.sqrt(np.abs(dt)), clock=times)
 
 

@@ -18,14 +18,6 @@ NOT_POSITIVE = (0.0, -1.0, NAN, INF, "two", None)
 NO_COUNTS = (0, -1, 1.5, NAN, "two", None, True)
 NO_KEYS = (None, 0, "key", 1.5, jnp.zeros(3), jnp.zeros((5,), jnp.uint32))
 
-# Not refused yet, or in the words of another library; a row that passes is taken off the list.
-LEFT = re.compile(
-    r"diffusion coefficient <function|hold openings (None|'open')|remember needed None"
-    r"|wanted errors None|checked traced|groups of which the second|null (Array|None|'none')"
-    r"|sensitivities (Array\(\[\[1|None)|coarser|fine (None|\{)|no candidates|load_plan"
-    r"|save_plan Plan|tree (None|\{\})|(restore|read_about) (None|3)|ladder in"
-)
-
 KEY = jax.random.key(0)
 COSINE = mlem.process.cosine()
 GRID = mlem.grids.uniform_grid(1.0, 0.0, 6)
@@ -50,8 +42,7 @@ GATES = mlem.gates.inverse_cost(COSTS)
 def row(name, call, match):
     """One bad input, and what the error must say (a regular expression)."""
     name = re.sub(r" at 0x[0-9a-f]+", "", re.sub(r"\s+", " ", name))[:80]
-    marks = [pytest.mark.xfail(reason="not refused in words yet")] if LEFT.match(name) else []
-    return pytest.param(call, match, id=name, marks=marks)
+    return pytest.param(call, match, id=name)
 
 
 def each(name, call, values, match):

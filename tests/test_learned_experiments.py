@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.common import curves
+from experiments.common import curves, runs
 from experiments.common.method import Method, fields, label, method_of, select
 from experiments.ours import pilot
 from experiments.paper import error_against_cost, figure_error, figures, learn_gates
@@ -36,8 +36,8 @@ def settings(small_ladder, pilot_run, tmp_path):
 
 def logged(settings):
     return [
-        {name: value for name, value in json.loads(line).items() if name != "seconds"}
-        for line in (settings.runs / "ddpm" / "log.jsonl").read_text().splitlines()
+        {name: value for name, value in line.items() if name != "seconds"}
+        for line in runs.read_log(settings.runs / "ddpm" / "log.jsonl")
     ]
 
 

@@ -37,7 +37,7 @@ def quick(monkeypatch):
 
 
 def contents(folder):
-    return {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix != ".new"}
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix != ".part"}
 
 
 def run(folder, **changed):
@@ -84,7 +84,7 @@ def test_killed_at_any_operation_on_files_it_goes_on_to_the_same_bytes(quick, tm
             assert shards.MANIFEST not in found
             run(folder)
         assert contents(folder) == expected
-        assert not list(folder.glob("*.new"))
+        assert not list(folder.glob("*.part"))
         operations += 1
     assert operations == 1 + 3 * 6  # Settings, four files and the manifest.
 

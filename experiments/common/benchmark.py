@@ -176,9 +176,8 @@ def measure_missing(
         return json.dumps([[method[name] for name in Method._fields], parameters])
 
     asked = {name_of(fields(run.method), run.parameters): run for run in wanted}
-    lines = log.read_text().splitlines() if log.exists() else []
     found: dict[str, Rows] = {}
-    for row in map(json.loads, lines):
+    for row in runs.read_log(log):
         if (name := name_of(row, row["parameters"])) in asked:
             found.setdefault(name, []).append(row)
     missing = [name for name in asked if name not in found]
@@ -187,8 +186,7 @@ def measure_missing(
             judged = judge()
         for name in track(missing, log.stem, console=console):
             found[name] = judged(asked[name])
-            rows = [row for own in found.values() for row in own]
-            runs.write_whole(log, "".join(json.dumps(row) + "\n" for row in rows))
+            runs.write_log(log, [row for own in found.values() for row in own])
     return [row for name in asked for row in found[name]]
 
 

@@ -1,12 +1,14 @@
-"""Fitted plans as files: the plan, .npz, and beside it a .json that says what it is of."""
+"""Fitted plans as files: the plan, .npz, and beside it a .json that says what it is of.
 
-import json
+The .json has a sum of itself and that of the plan, so that no other plan is taken for it.
+"""
+
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.common import runs
+from experiments.common import runs, sums
 from experiments.common.samplers import SAMPLERS
 from mlem_jax import Plan, Steps, load_plan, save_plan
 from mlem_jax.grids import Grid
@@ -48,10 +50,19 @@ def write_plan(file: Path, kept: KeptPlan, about: dict[str, Any]) -> None:
         about: what else is to be known of it, such as its errors.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_plan(file, kept.plan)
-    told = {**about, **kept._asdict(), "times": kept.times.tolist()}
-    del told["plan"]
-    runs.write_whole(file.with_suffix(".json"), json.dumps(told, indent=1) + "\n")
+    new = file.with_name(f"{file.stem}.new.npz")
+    try:
+        # Both are on disk before one takes its place, so that a full disk costs nothing.
+        save_plan(new, kept.plan)
+        told = {**about, **kept._asdict(), "times": kept.times.tolist()}
+        told |= {sums.PLAN: sums.digest(new)}
+        del told["plan"]
+        runs.write_whole(new.with_suffix(".json"), sums.dumps(told, indent=1) + "\n")
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    new.replace(file)
+    new.with_suffix(".json").replace(file.with_suffix(".json"))
 
 
 def read_plan(file: Path) -> KeptPlan:
@@ -59,16 +70,19 @@ def read_plan(file: Path) -> KeptPlan:
 
     Raises:
         FileNotFoundError: if one of the two files is not there.
-        ValueError: if they are not such files.
+        ValueError: if they are not such files, damaged, or not written together.
     """
     beside = file.with_suffix(".json")
     if not beside.exists():
         raise FileNotFoundError(f"expected {beside} beside the plan, which says what it is of; "
                                 "python -m experiments.fit writes both")  # fmt: skip
-    try:
-        told = json.loads(beside.read_text())
-        named = {name: told[name] for name in KeptPlan._fields if name != "plan"}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"expected what experiments.fit writes in {beside}: {error!r}") from error
+    told = sums.loads(beside.read_bytes(), str(beside))
+    if missing := [name for name in (*KeptPlan._fields[1:], sums.PLAN) if name not in told]:
+        raise ValueError(f"expected what experiments.fit writes in {beside}, without {missing}")
+    plan = load_plan(file)
+    if told[sums.PLAN] != sums.digest(file):
+        raise ValueError(f"expected the plan that {beside} was written with in {file}, got another "
+                         "one: a kill came between the two; fit it again")  # fmt: skip
+    named = {name: told[name] for name in KeptPlan._fields[1:]}
     named |= {"levels": tuple(named["levels"]), "times": np.array(named["times"], np.float64)}
-    return KeptPlan(load_plan(file), **named)
+    return KeptPlan(plan, **named)

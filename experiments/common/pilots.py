@@ -12,6 +12,7 @@ import numpy as np
 from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
 from experiments.ladders.shipped import Trained
 from mlem_jax import Problem, Steps, brownian_path, draw_starts
+from mlem_jax.arrays import read_arrays, write_arrays
 from mlem_jax.diagnosis import measure_sensitivities
 from mlem_jax.fitting import (
     Density,
@@ -103,18 +104,28 @@ def make_pilot(
     measured = measure_sensitivities(trained.ladder, some, pilot, keys[2], bins=bins)
     density = density_of(measured, pilot)
     if keep is not None:
-        beside = keep.with_suffix(".new.npz")
-        np.savez(beside, done=fine.done, states=fine.states, t=density.t, values=density.values)
-        beside.replace(keep)
+        write(keep, fine, density)
     return Pilot(problem, fine, density)
 
 
+def write(file: Path, fine: Fine, density: Density) -> None:
+    """Keep a fine solution and density, for `read`."""
+    write_arrays(file, {"done": fine.done, "states": fine.states, **density._asdict()})
+
+
 def read(file: Path, table: Steps, wanted: np.ndarray) -> tuple[Fine, Density] | None:
-    """A fine solution and density that were kept, if they are there and have all points wanted."""
+    """A fine solution and density that were kept, if they are there and have all points wanted.
+
+    Raises:
+        ValueError: if the file is damaged, or of something else.
+    """
     if not file.exists():
         return None
-    with np.load(file, allow_pickle=False) as kept:
-        if not np.isin(wanted, kept["done"]).all():
-            return None
-        fine = Fine(table, kept["done"], jnp.asarray(kept["states"]))
-        return fine, Density(kept["t"], kept["values"])
+    kept = read_arrays(file, "a pilot's solution as make_pilot keeps it")
+    if set(kept) != {"done", "states", *Density._fields}:
+        raise ValueError(f"expected a pilot's solution in {file}, got arrays {sorted(kept)}; "
+                         "delete it, and it will be made again")  # fmt: skip
+    if not np.isin(wanted, kept["done"]).all():
+        return None
+    fine = Fine(table, kept["done"], jnp.asarray(kept["states"]))
+    return fine, Density(kept["t"], kept["values"])

@@ -8,13 +8,15 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from experiments.common import sums
 from experiments.common.machine import provenance
+from mlem_jax.arrays import whole_file
 
 WHERE = ("out", "runs", "rows", "tiny", "samplers")
 """Settings that a result does not depend on."""
@@ -92,7 +94,12 @@ def check_settings(directory: Path, expected: dict[str, Any], process: int = 0) 
     if not file.exists():
         directory.mkdir(parents=True, exist_ok=True)
         write_whole(file, json.dumps(expected, indent=1) + "\n", process)
-    if (found := json.loads(file.read_text())) != expected:
+    try:
+        found = dict(json.loads(file.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"expected the settings of a run in {file}, it is damaged ({error}); if "
+                         "you know that they are those of now, delete it") from error  # fmt: skip
+    if found != expected:
         nothing = "not given"
         differing = [
             f"{name} {found.get(name, nothing)}, now {expected.get(name, nothing)}"
@@ -100,33 +107,59 @@ def check_settings(directory: Path, expected: dict[str, Any], process: int = 0) 
             if found.get(name, nothing) != expected.get(name, nothing)
         ]
         raise ValueError(
-            f"{directory} was begun with other settings: {', '.join(differing)}; give the old "
-            "settings to go on, or another folder to start anew"
+            f"expected the settings of before, {directory} was begun with other settings: "
+            f"{', '.join(differing)}; give the old settings to go on, or another folder to start "
+            "anew"
         )
 
 
 def cut_log(file: Path, step: int) -> None:
     """Drop the lines of a log past the step one resumes from: those steps are done again."""
-    lines = file.read_text().splitlines() if file.exists() else []
-    told = [json.loads(line) for line in lines if line.endswith("}")]
-    kept = [values for values in told if values["step"] <= step and "held_out" not in values]
-    write_whole(file, "".join(json.dumps(values) + "\n" for values in kept))
+    write_log(file, [values for values in read_log(file)
+                     if values["step"] <= step and "held_out" not in values])  # fmt: skip
 
 
 def append(file: Path, **values: Any) -> None:
-    """One line of JSON at the end of a log, at once on disk."""
-    with file.open("a") as stream:
-        stream.write(json.dumps(values) + "\n")
+    """One line of JSON at the end of a log, at once on disk; all of it or, after an error, nothing.
+
+    Of a line that a kill left unfinished the rest is dropped first.
+    """
+    line = f"{sums.dumps(values)}\n".encode()
+    with file.open("ab+", buffering=0) as stream:  # So that nothing waits to be written later.
+        stream.seek(0)
+        whole = stream.read().rfind(b"\n") + 1
+        try:
+            stream.truncate(whole)
+            while line:
+                line = line[stream.write(line) :]
+            os.fsync(stream.fileno())
+        except OSError as error:
+            stream.truncate(whole)
+            told = f"{error.strerror}; the line is not written, the log before it is whole"
+            raise OSError(error.errno, told, str(file)) from error
+
+
+def read_log(file: Path) -> list[dict[str, Any]]:
+    """The lines of a log, none if it is not there; one that a kill left unfinished is dropped.
+
+    Raises:
+        ValueError: if a line is not as it was written.
+    """
+    if not file.exists():
+        return []
+    *lines, _ = file.read_bytes().split(b"\n")
+    return [sums.loads(line, f"line {number} of {file}") for number, line in enumerate(lines, 1)]
+
+
+def write_log(file: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """A log of these lines, all or nothing."""
+    write_whole(file, "".join(f"{sums.dumps(values)}\n" for values in lines))
 
 
 def write_whole(file: Path, content: str | bytes, process: int = 0) -> None:
-    """Write all or nothing: a kill leaves the old file or the new one.
+    """Write all or nothing: a kill, or a full disk, leaves the old file or the new one.
 
     Of several processes, each may write it at the same time; the last one's stays.
     """
-    beside = file.with_suffix(f".{process}.new" if process else ".new")
-    with beside.open("wb") as stream:
+    with whole_file(file, process) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
-        stream.flush()
-        os.fsync(stream.fileno())  # Else, after a power cut, the name may be there and no content.
-    beside.replace(file)

@@ -4,7 +4,7 @@
     pictures_000000000.npz    `images`, uint8 [count, height, width, 3], from picture 0 on
     manifest.json             once all are there: each file, its pictures, its SHA-256
 
-What ends in .new was being written when its process was killed, and will be written over.
+What ends in .part was being written when its process was killed, and will be written over.
 Processes that write into one folder need not talk to one another: each file is one's alone, and
 whoever finds all of them there writes the manifest.
 """

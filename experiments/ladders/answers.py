@@ -12,6 +12,7 @@ from rich.progress import track
 
 from experiments.ladders import shown
 from experiments.ladders.shipped import PROCESS
+from mlem_jax.arrays import read_arrays, write_arrays
 from mlem_jax.nets import Answers
 from mlem_jax.nets.denoise import Network
 from mlem_jax.nets.following import ask
@@ -26,8 +27,11 @@ def asked(
 ) -> Answers:
     """The top's answers, in half precision, at times spread evenly; read if they are there."""
     if file.exists():
-        with np.load(file) as arrays:
-            return Answers(**dict[str, Any](arrays))
+        kept: dict[str, Any] = read_arrays(file, "answers of a top level")
+        if set(kept) != set(Answers._fields):
+            raise ValueError(f"expected answers of a top level in {file}, got {sorted(kept)}; "
+                             "delete it, and it will be asked again")  # fmt: skip
+        return Answers(**kept)
     rng, key = np.random.default_rng(seed), jax.random.key(seed)
     count -= count % CHUNK
     chosen = rng.permutation(len(pictures))[np.arange(count) % len(pictures)]
@@ -40,9 +44,7 @@ def asked(
     columns: list[Any] = [np.concatenate(column) for column in zip(*parts, strict=True)]
     answers = Answers(*columns)
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_suffix(".new.npz")
-    np.savez(beside, **answers._asdict())
-    beside.replace(file)
+    write_arrays(file, answers._asdict())
     return answers
 
 

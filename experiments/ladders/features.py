@@ -26,6 +26,7 @@ from experiments.ladders import images
 from experiments.ladders.shipped import NOUNS
 from experiments.ladders.shown import split, to_unit
 from mlem_jax import checkpoint
+from mlem_jax.arrays import read_arrays
 from mlem_jax.types import Params
 
 TRAITS = ("background", "body", "accessory", "head", "glasses")
@@ -122,11 +123,11 @@ def labels_of(data: Path) -> np.ndarray:
     Raises:
         ValueError: if the pictures come without them.
     """
-    with np.load(data, allow_pickle=False) as arrays:
-        if "seeds" not in arrays.files or arrays["seeds"].shape[1:] != (len(TRAITS),):
-            raise ValueError(f"expected `seeds` [pictures, {len(TRAITS)}], the traits of each "
-                             f"picture, in {data}, got {sorted(arrays.files)}")  # fmt: skip
-        return arrays["seeds"].astype(np.int32)
+    arrays = read_arrays(data, "pictures with their traits")
+    if "seeds" not in arrays or arrays["seeds"].shape[1:] != (len(TRAITS),):
+        raise ValueError(f"expected `seeds` [pictures, {len(TRAITS)}], the traits of each "
+                         f"picture, in {data}, got {sorted(arrays)}")  # fmt: skip
+    return arrays["seeds"].astype(np.int32)
 
 
 def trained(network: Traits, train: np.ndarray, labels: np.ndarray, settings: Settings) -> Params:

@@ -9,7 +9,6 @@ is listed with its reason. Colour profiles are not applied.
 import io
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mlem_jax.arrays import read_arrays
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 MOST_BYTES = 2**28
@@ -156,13 +157,14 @@ def _reason(error: Exception) -> str:
 def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """Pictures, and which are held out."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            names = arrays.files
-            images = arrays["images" if "images" in names else names[0]] if names else None
-            held_out = arrays["held_out"] if "held_out" in names else None
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = read_arrays(path, "pictures")
+    except ValueError as error:
         raise ValueError(f"expected an .npz of pictures, got {path}, which is no .npz or a damaged "
-                         f"one ({type(error).__name__})") from error  # fmt: skip
+                         f"one ({error})") from error  # fmt: skip
+    images, held_out = (
+        arrays.get("images", next(iter(arrays.values()), None)),
+        arrays.get("held_out"),
+    )
     if images is None:
         raise ValueError(f"expected an array `images` in {path}, found no array at all")
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not images.size:
@@ -190,12 +192,14 @@ def _read_file(file: Path) -> bytes:
 
 
 def _zipped(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    if not zipfile.is_zipfile(path):
+    try:
+        opened = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
         raise ValueError(
             f"expected a folder, a .zip or an .npz of images, got {path}, which is no zip or a "
-            "damaged one"
-        )
-    with zipfile.ZipFile(path) as archive:
+            f"damaged one ({error})"
+        ) from error
+    with opened as archive:
         for member in sorted(archive.infolist(), key=lambda member: member.filename):
             if Path(member.filename).suffix.lower() in SUFFIXES and not member.is_dir():
                 yield member.filename, partial(_read_member, archive, member)

@@ -1,5 +1,6 @@
 """Steps that survive a kill: checkpoints and a log, from which the same command goes on."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +9,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from experiments.common import runs
@@ -57,13 +57,8 @@ def run_steps(
         images: per step, for the rate.
         pace: when to log, to save and to stop.
     """
-    options = ocp.CheckpointManagerOptions(max_to_keep=2)
-    manager = ocp.CheckpointManager(folder.absolute() / "checkpoints", options=options)
-    first, log = manager.latest_step() or 0, folder / "log.jsonl"
-    if first:
-        args = ocp.args.StandardRestore(checkpoint.abstract(state))
-        leaves = jax.tree.leaves(manager.restore(first, args=args))
-        state = jax.tree.unflatten(jax.tree.structure(state), leaves)
+    states, log = folder / "checkpoints", folder / "log.jsonl"
+    first, state = last_state(states, state)
     runs.cut_log(log, first)
     saved = time.monotonic()
     with progress(folder.name, steps, images, first) as advance:
@@ -75,14 +70,54 @@ def run_steps(
                 runs.append(log, step=done, loss=told.tolist(), rate=advance(done, told.mean()))
             over = now > pace.deadline and done < steps
             if now - saved > 60 * pace.checkpoint_minutes or over or done == steps:
-                manager.save(done, args=ocp.args.StandardSave(state))
+                keep_state(states, done, state)
                 saved = now
             if over:
-                manager.wait_until_finished()
                 print("time is up; the same command goes on from here")
                 return None
-    manager.wait_until_finished()
     return state
+
+
+def last_state(folder: Path, like: State) -> tuple[int, State]:
+    """The step that was kept last and the state after it, or 0 and `like`.
+
+    What kills have left half done, in folders with a dot, is taken away.
+
+    Raises:
+        ValueError: if it is damaged, or of other shapes.
+    """
+    for left in folder.glob(".*"):
+        shutil.rmtree(left)
+    steps = steps_kept(folder)
+    if not steps:
+        return 0, like
+    wanted = named(like)
+    try:
+        found = checkpoint.restore(folder / str(steps[-1]), wanted)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; or delete {folder / str(steps[-1])}: the same command then goes on from "
+            f"{f'step {steps[-2]}' if len(steps) > 1 else 'the beginning'}, to the same end"
+        ) from error
+    return steps[-1], jax.tree.unflatten(jax.tree.structure(like), [found[at] for at in wanted])
+
+
+def keep_state(folder: Path, step: int, state: Any) -> None:
+    """A state as a checkpoint, checksums and all, and the one before it; older ones are deleted."""
+    checkpoint.save(folder / str(step), named(state), about={"step": step})
+    for old in steps_kept(folder)[:-2]:
+        shutil.rmtree(folder / str(old))
+
+
+def steps_kept(folder: Path) -> list[int]:
+    """Steps of which there is a checkpoint."""
+    return sorted(int(own.name) for own in folder.glob("*") if own.name.isdecimal())
+
+
+def named(state: Any) -> dict[str, Any]:
+    """The leaves of a state by their places in it, which is how they are kept."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 @contextmanager

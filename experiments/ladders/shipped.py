@@ -47,6 +47,8 @@ def load(directory: Path = SHIPPED, chosen: tuple[int, ...] = (), *, dtype: Any 
     Raises:
         FileNotFoundError: if one of them is not there.
     """
+    if not isinstance(directory, Path):
+        raise TypeError(f"expected the folder of a ladder, a Path, got {directory!r}")
     numbers = chosen or tuple(range(1, 1 + len(list(directory.glob("level_*")))))
     if not numbers:
         raise FileNotFoundError(f"expected checkpoints level_1, level_2, ... in {directory}")

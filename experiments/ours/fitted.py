@@ -9,7 +9,6 @@ results/fitted.json and .png, or with another --name those.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
@@ -36,6 +35,7 @@ from experiments.ours.fitted_figure import draw_fitted, summarise_fitted, table_
 from experiments.peers import solvers
 from experiments.peers.methods import rows_of
 from experiments.peers.solvers import Peer
+from mlem_jax.arrays import read_arrays, write_arrays
 from mlem_jax.fitting import Choice, choose_plan
 from mlem_jax.grids import Grid
 
@@ -111,12 +111,10 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
     @cache
     def judged() -> Benchmark:
         with console.status(f"{name}: the fine solution of the pictures that judge"):
-            samples, file = jnp.arange(settings.images), settings.runs / f"{name}_reference.npy"
-            made = benchmark.make_benchmark(name, trained, fine, samples, settings.seed,
-                                            np.load(file) if file.exists() else None)  # fmt: skip
-            beside = file.with_suffix(".new.npy")
-            np.save(beside, made.reference)
-            beside.replace(file)  # Whole, or not there.
+            samples, file = jnp.arange(settings.images), settings.runs / f"{name}_reference.npz"
+            kept = read_arrays(file, "a reference")["x"] if file.exists() else None
+            made = benchmark.make_benchmark(name, trained, fine, samples, settings.seed, kept)
+            write_arrays(file, {"x": made.reference})
             return made
 
     @cache
@@ -182,8 +180,7 @@ def run_of(choice: Choice, budget: float, fine: Grid) -> Run:
 
 def once(log: Path, task: str, make: Callable[[], Rows], console: Console) -> Rows:
     """The rows of a task, from the log if they are there."""
-    lines = log.read_text().splitlines() if log.exists() else []
-    for kept in map(json.loads, lines):
+    for kept in runs.read_log(log):
         if kept["task"] == task:
             return kept["rows"]
     rows = make()

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from experiments.common.samplers import SAMPLERS, fine_grid, path_of
 from experiments.ladders.shipped import Trained, pick
 from mlem_jax import Problem, Steps, draw_starts
+from mlem_jax.arrays import read_arrays, write_arrays
 from mlem_jax.diagnosis import Sensitivities, measure_sensitivities
 from mlem_jax.fitting import Density, density_of, sensitivities_on
 from mlem_jax.noise import store_path
@@ -56,7 +56,7 @@ def measure(sampler: str, trained: Trained, piloted: Piloted) -> Density:
 def write(file: Path, density: Density) -> None:
     """Keep what was measured, for `read`."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(file, **density._asdict())
+    write_arrays(file, density._asdict())
 
 
 def read(file: Path, steps: Steps) -> Sensitivities:
@@ -64,12 +64,15 @@ def read(file: Path, steps: Steps) -> Sensitivities:
 
     Raises:
         FileNotFoundError: if there was no pilot run.
+        ValueError: if the file is damaged, or of something else.
     """
     if not file.exists():
         raise FileNotFoundError(f"expected what a pilot run measured in {file}; measure it with "
                                 "python -m experiments.ours.pilot")  # fmt: skip
-    with np.load(file, allow_pickle=False) as arrays:
-        return sensitivities_on(Density(**arrays), steps)
+    kept = read_arrays(file, "what a pilot run measured")
+    if set(kept) != set(Density._fields):
+        raise ValueError(f"expected what a pilot run measured in {file}, got arrays {sorted(kept)}")
+    return sensitivities_on(Density(**kept), steps)
 
 
 def measured_once(

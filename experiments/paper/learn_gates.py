@@ -8,7 +8,6 @@ results/learned_gates.json and .png.
 """
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,7 +17,6 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 import tyro
 from jax.flatten_util import ravel_pytree
 from rich.console import Console
@@ -26,6 +24,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from experiments.common import runs, tiny
 from experiments.common.samplers import SAMPLERS, fine_grid, path_of
+from experiments.ladders.resume import keep_state, last_state
 from experiments.ladders.shipped import NOUNS, PROCESS, Trained, load
 from experiments.ours import sensitivities
 from experiments.paper.gates import families, family_of, free_start, theory_start
@@ -133,11 +132,10 @@ def run(settings: Settings) -> None:
             "gates": begun[name],
             "theta": as_lists(state.theta),
             "probabilities": tables[name].tolist(),
-            "log": [json.loads(line) for line in
-                    (settings.runs / name / "log.jsonl").read_text().splitlines()],
+            "log": runs.read_log(settings.runs / name / "log.jsonl"),
         }
         for name, state in learned.items()
-    }  # fmt: skip
+    }
     for name, state in learned.items():
         about = {**begun[name], "sampler": name, "settings": determining(settings)}
         checkpoint.save(settings.out / "learned_gates" / name, state.theta, about=about)
@@ -188,28 +186,24 @@ def learn(name: str, start: dict[str, Any], trained: Trained, settings: Settings
 
     step = jax.jit(learner.step)
     state, log = learner.init(), directory / "log.jsonl"
-    options = ocp.CheckpointManagerOptions(max_to_keep=2)
-    with ocp.CheckpointManager(directory.absolute() / "states", options=options) as manager:
-        if (latest := manager.latest_step()) is not None:
-            like = ocp.args.StandardRestore(checkpoint.abstract(state))
-            state = cast(LearnState, manager.restore(latest, args=like))
-        runs.cut_log(log, int(state.step))
-        with progress() as bar:
-            task = bar.add_task(name, total=settings.steps, completed=int(state.step), told="")
-            for number in range(int(state.step), settings.steps):
-                begun = time.monotonic()
-                key = jax.random.fold_in(learn_key, number)
-                state, info = step(state, ladder, batch_of(number), key)
-                told = {what: float(value) for what, value in info._asdict().items()}
-                runs.append(log, step=number + 1, **told, theta=as_lists(state.theta),
-                            seconds=time.monotonic() - begun)  # fmt: skip
-                manager.save(number + 1, args=ocp.args.StandardSave(state))
-                bar.update(
-                    task,
-                    completed=number + 1,
-                    told=f"loss {told['loss']:.3f} error {told['error']:.3f} "
-                    f"cost {told['cost']:.0f} gradient {told['gradient']:.2f}",
-                )
+    _, state = last_state(directory / "states", state)
+    runs.cut_log(log, int(state.step))
+    with progress() as bar:
+        task = bar.add_task(name, total=settings.steps, completed=int(state.step), told="")
+        for number in range(int(state.step), settings.steps):
+            begun = time.monotonic()
+            key = jax.random.fold_in(learn_key, number)
+            state, info = step(state, ladder, batch_of(number), key)
+            told = {what: float(value) for what, value in info._asdict().items()}
+            runs.append(log, step=number + 1, **told, theta=as_lists(state.theta),
+                        seconds=time.monotonic() - begun)  # fmt: skip
+            keep_state(directory / "states", number + 1, state)
+            bar.update(
+                task,
+                completed=number + 1,
+                told=f"loss {told['loss']:.3f} error {told['error']:.3f} "
+                f"cost {told['cost']:.0f} gradient {told['gradient']:.2f}",
+            )
     return state
 
 

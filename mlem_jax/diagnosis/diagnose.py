@@ -120,6 +120,7 @@ def diagnose(
         ValueError: as `run_pilot`, and if there are too few samples, draws or resamples, or the
             budget is not such a one.
     """
+    _check_coarser(coarser)
     count, costs, samples = len(steps.t), known_costs(ladder), batch_size(problem)
     _check_asked(certain, samples=samples, draws=draws, resamples=resamples)
     budget = _checked_budget(costs, count, budget, certain)
@@ -145,6 +146,15 @@ def diagnose(
         advice, run_check(ladder, batch, steps, advice, draw_key, draws),
         judge_alone(ladder, batch, steps, coarser),
     )  # fmt: skip
+
+
+def _check_coarser(coarser: Sequence[tuple[Steps, Noise]]) -> None:
+    pairs = isinstance(coarser, list | tuple) and not isinstance(coarser, Steps)
+    if not pairs or not all(
+        type(each) is tuple and len(each) == 2 and isinstance(each[0], Steps) for each in coarser
+    ):
+        raise TypeError(f"expected coarser steps, each as (steps, noise), got {coarser!r:.80}; "
+                        "[(steps, None)] for an ODE")  # fmt: skip
 
 
 def _check_asked(certain: int, **spread: int) -> None:

@@ -171,6 +171,9 @@ def _check_pilot(
             f"{coefficients} coefficients per step, got {samples}; give more starts, or remember "
             "less"
         )
+    if jax.tree.structure(fine) != jax.tree.structure(problem.x):
+        raise TypeError(f"expected a fine solution like the starts, {jax.tree.structure(problem.x)}"
+                        f", got {jax.tree.structure(fine)}")  # fmt: skip
     for start, path in zip(jax.tree.leaves(problem.x), jax.tree.leaves(fine), strict=True):
         if path.shape != (len(steps.t) + 1, *start.shape):
             raise ValueError(f"expected a fine solution {[len(steps.t) + 1, *start.shape]}, "

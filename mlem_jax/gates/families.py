@@ -11,7 +11,7 @@ from one shape: 1 is the shape itself, more opens gates, less closes them.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
-from mlem_jax.checks import as_table, check_kind, is_count, is_number
+from mlem_jax.checks import as_table, check_kind, is_count, is_number, shape_of
 from mlem_jax.ladder import check_costs
 from mlem_jax.types import Logits, PerStep, Probabilities, Scalar
 
@@ -150,7 +150,7 @@ def from_sensitivities(
         ValueError: if the table is not [steps, levels] for these costs, or holds a NaN.
     """
     check_costs(costs)
-    shape = np.shape(cast(Any, sensitivities))
+    shape = shape_of(sensitivities)
     if len(shape) != 2 or shape[1] != len(costs):
         raise ValueError(f"expected sensitivities [steps, {len(costs)} levels], one level per "
                          f"cost, got shape {list(shape)}")  # fmt: skip

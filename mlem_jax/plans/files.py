@@ -1,29 +1,28 @@
 """Plans as files: .npz without pickle, checked by the checksums that every zip file has."""
 
-import io
-import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from mlem_jax.arrays import read_arrays, write_arrays
 from mlem_jax.plans.plan import Memory, Plan, check_plan
 
 _NAMES = ("weights", "needed", "made_for", *(f"memory_{name}" for name in Memory._fields))
 
 
 def save_plan(file: str | Path, plan: Plan) -> None:
-    """Write a plan as .npz; a file that stands there is replaced once the new one is whole."""
+    """Write a plan as .npz; a file that stands there is replaced once the new one is whole.
+
+    Raises:
+        TypeError: if it is no plan.
+        ValueError: if its tables do not belong together.
+    """
     check_plan(plan)
     tables: dict[str, Any] = plan._asdict()
     tables |= {f"memory_{name}": table for name, table in tables.pop("memory")._asdict().items()}
-    beside = Path(f"{file}.part")
-    with beside.open("wb") as stream:
-        whole: dict[str, Any] = {name: np.asarray(table) for name, table in tables.items()}
-        np.savez(stream, **whole)
-    os.replace(beside, file)
+    write_arrays(_checked(file), tables)
 
 
 def load_plan(file: str | Path) -> Plan:
@@ -33,16 +32,7 @@ def load_plan(file: str | Path) -> Plan:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is not a plan, or is damaged.
     """
-    content = Path(file).read_bytes()
-    try:
-        _check_sums(content)
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            tables = {name: np.asarray(arrays[name]) for name in arrays.files}
-    except Exception as error:  # Of a damaged file anything may be raised, by zip or by numpy.
-        raise ValueError(
-            f"expected a plan as save_plan writes it, an .npz, in {file}; it is another kind of "
-            f"file, or damaged ({type(error).__name__}: {error})"
-        ) from error
+    tables = read_arrays(_checked(file), "a plan as save_plan writes it")
     if set(tables) != set(_NAMES):
         raise ValueError(f"expected the arrays {sorted(_NAMES)} in {file}, got {sorted(tables)}")
     for name, table in tables.items():
@@ -61,12 +51,10 @@ def load_plan(file: str | Path) -> Plan:
     return plan
 
 
-def _check_sums(content: bytes) -> None:
-    """Every array whole: numpy alone reads as far as an array's header says, and no checksum."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+def _checked(file: str | Path) -> str | Path:
+    if not isinstance(file, str | Path) or not str(file).strip():
+        raise TypeError(f"expected a name of a file, such as plan.npz, got {file!r}")
+    return file
 
 
 def _check_finite(tables: dict[str, np.ndarray]) -> None:

@@ -34,7 +34,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 from numpy.typing import ArrayLike
 
-from mlem_jax.checks import check_kind, is_count
+from mlem_jax.checks import check_kind, is_count, shape_of
 from mlem_jax.plans.plan import Memory, Plan, drop_idle, fingerprint
 from mlem_jax.plans.weigh import weigh_ratios
 from mlem_jax.steps import Steps
@@ -54,11 +54,11 @@ def remember(needed: ArrayLike, counts: Sequence[int]) -> Memory:
     Raises:
         ValueError: if there is not one count per level, or one is negative.
     """
+    if len(shape_of(needed)) != 2:
+        raise ValueError(f"expected needed [steps, levels], got {needed!r:.80}")
     ran = jnp.asarray(needed, bool)
-    if ran.ndim != 2:
-        raise ValueError(f"expected needed [steps, levels], got shape {list(ran.shape)}")
     steps, levels = ran.shape
-    listed = isinstance(counts, Sequence) and len(counts) == levels
+    listed = isinstance(counts, list | tuple) and len(counts) == levels
     if not listed or not all(is_count(each, 0) for each in counts):
         raise ValueError(f"expected a count of at least 0 for each of {levels} levels, got "
                          f"{counts}")  # fmt: skip
@@ -116,6 +116,9 @@ def trapezoid(openings: Openings, steps: Steps) -> Plan:
 
 def open_first(openings: Openings) -> Openings:
     """The same openings, and all gates open at the first step, so that all is known from there."""
+    if len(shape_of(openings)) != 2 or getattr(openings, "dtype", None) != np.bool_:
+        raise TypeError("expected openings, bool [steps, levels], as a draw gives them, got "
+                        f"{openings!r:.80}")  # fmt: skip
     return jnp.asarray(openings).at[0].set(True)
 
 
@@ -126,11 +129,11 @@ def _catch_up(openings: Openings, steps: Steps, *, straight: bool) -> Float[Arra
     order in the steps, and where all gates are open at the first.
     """
     check_kind(steps, Steps, "make them with the functions of mlem_jax.steps")
-    openings = jnp.asarray(openings)
-    given = openings.dtype, openings.shape
+    given = getattr(openings, "dtype", type(openings).__name__), shape_of(openings)
     if given[0] != np.bool_ or len(given[1]) != 2 or given[1][0] != len(steps.t):
         raise ValueError(f"expected openings, bool [{len(steps.t)} steps, levels], as a draw gives "
                          f"them, got {given[0]}{list(given[1])}")  # fmt: skip
+    openings = jnp.asarray(openings)
     gain = steps.gain + steps.push.sum(axis=1)
     levels = openings.shape[1]
 

@@ -154,7 +154,7 @@ def check_plan(plan: Plan) -> None:
         "memory.read": (plan.memory.read, (steps, slots)),
         "memory.keep": (plan.memory.keep, (steps, slots, slots)),
         "memory.write": (plan.memory.write, (steps, slots, levels + 1)),
-        "made_for": (plan.made_for, (steps, 3 if plan.made_for.shape[-1] else 0)),
+        "made_for": (plan.made_for, (steps, 0 if plan.made_for.shape[-1:] == (0,) else 3)),
     }
     for name, (table, shape) in shapes.items():
         if table.shape != shape:

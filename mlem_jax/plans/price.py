@@ -9,7 +9,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Shaped
 
 from mlem_jax.checks import check_kind
-from mlem_jax.draws import Draw
+from mlem_jax.draws import DRAWS, Draw
 from mlem_jax.gates.families import Gates, check_logits
 from mlem_jax.gates.scale import least_scale
 from mlem_jax.ladder import check_costs
@@ -44,6 +44,7 @@ def price(plan: Plan, costs: Sequence[Any]) -> Price:
 
 def expected_price(draw: Draw, logits: Logits, costs: Sequence[Any]) -> Price:
     """E of `price` over `draw_plan(draw, logits, key)`."""
+    check_kind(draw, Draw, DRAWS)
     check_logits(logits)
     return _priced(draw.needs(logits).sum(axis=0), costs)
 
@@ -79,7 +80,7 @@ def fit_budget(
     """
     check_costs(costs)
     check_kind(gates, Gates, "make them with the functions of mlem_jax.gates")
-    check_kind(draw, Draw, "there are `independent`, `systematic`, `midpoint` in mlem_jax.draws")
+    check_kind(draw, Draw, DRAWS)
     try:
         budget = float(budget)
     except Exception as error:

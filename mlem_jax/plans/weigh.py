@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlem_jax.checks import check_count, check_kind
-from mlem_jax.draws import Draw, next_level
+from mlem_jax.checks import check_count, check_kind, shape_of
+from mlem_jax.draws import DRAWS, Draw, next_level
 from mlem_jax.gates.families import check_logits, refuse_probabilities
 from mlem_jax.noise import as_key
 from mlem_jax.plans.plan import Plan, drop_idle, make_plan
@@ -29,7 +29,7 @@ def weigh(openings: Openings, logits: Logits) -> Plan:
     if getattr(logits, "ndim", None) != 2:
         raise ValueError(f"expected logits [steps, levels], got {type(logits).__name__}")
     refuse_probabilities(logits)
-    kind = getattr(openings, "dtype", type(openings).__name__), list(np.shape(openings))
+    kind = getattr(openings, "dtype", type(openings).__name__), list(shape_of(openings))
     if kind != (np.bool_, list(logits.shape)):
         raise ValueError(f"expected openings, bool {list(logits.shape)} like the logits, as a draw "
                          f"gives them, got {kind[0]}{kind[1]}")  # fmt: skip
@@ -61,7 +61,7 @@ def draw_plan(draw: Draw, logits: Logits, key: Key | None) -> Plan:
     Raises:
         ValueError: if the logits hold a NaN or look like probabilities, or a key is missing.
     """
-    check_kind(draw, Draw, "there are `independent`, `systematic`, `midpoint` in mlem_jax.draws")
+    check_kind(draw, Draw, DRAWS)
     check_logits(logits)
     return drop_idle(weigh(draw.openings(key, logits), logits))
 

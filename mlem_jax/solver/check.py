@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from mlem_jax.checks import shape_of
 from mlem_jax.ladder import Ladder, check_ladder
 from mlem_jax.noise import BrownianPath
 from mlem_jax.plans.plan import Plan, check_plan, fingerprint
@@ -28,12 +29,7 @@ def checked_table(ladder: Ladder, problem: Problem, steps: Steps, plan: Plan) ->
     if not isinstance(steps, Steps):
         raise TypeError(f"expected Steps, got {type(steps).__name__}; make them with the functions "
                         "of mlem_jax.steps")  # fmt: skip
-    for name in ("scale", "gain", "noise", "push"):
-        column = getattr(steps, name)
-        if not hasattr(column, "shape") or column.shape[:1] != steps.t.shape:
-            came = getattr(column, "shape", column)
-            raise ValueError(f"expected steps with {len(steps.t)} rows in every column, got {came} "
-                             f"in {name}; make_steps makes them")  # fmt: skip
+    _check_columns(steps)
     if not isinstance(problem, Problem):
         raise TypeError(f"expected a Problem, got {type(problem).__name__}; make one with "
                         "Problem(x, noise)")  # fmt: skip
@@ -46,10 +42,22 @@ def checked_table(ladder: Ladder, problem: Problem, steps: Steps, plan: Plan) ->
     _check_condition(problem)
     # What is needed stays known where the plan is, though the rest be traced.
     table = make_table(steps, plan, dtype)._replace(needed=plan.needed)
-    wrong = _lacks_noise(problem, steps) | _made_for_others(steps, plan)
+    wrong = _lacks_noise(problem, steps) | made_for_others(steps, plan)
     if wrong is False:
         return table
     return table._replace(scale=jnp.where(jnp.asarray(wrong), jnp.nan, table.scale))
+
+
+def _check_columns(steps: Steps) -> None:
+    rows = shape_of(steps.t)
+    for name in ("t", "scale", "gain", "noise", "push", "clock"):
+        column, axes = getattr(steps, name), {"push": 2, "clock": 2, "noise": None}.get(name, 1)
+        floating = hasattr(column, "dtype") and jnp.issubdtype(column.dtype, jnp.floating)
+        if not floating or column.shape[:1] != rows or axes not in (None, column.ndim):
+            came = f"{getattr(column, 'dtype', type(column).__name__)}{list(shape_of(column))}"
+            raise ValueError(f"expected steps with {len(rows) and rows[0]} rows of real numbers in "
+                             f"every column, got {came} in {name}; make_steps makes them"
+                             )  # fmt: skip
 
 
 def _check_state(x: State) -> np.dtype:
@@ -117,7 +125,7 @@ def _lacks_noise(problem: Problem, steps: Steps) -> jax.Array | bool:
     return False
 
 
-def _made_for_others(steps: Steps, plan: Plan) -> jax.Array | bool:
+def made_for_others(steps: Steps, plan: Plan) -> jax.Array | bool:
     """Whether the plan has the coefficients of other steps in it; known, that is an error."""
     if not plan.made_for.shape[1]:
         return False

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from mlem_jax.ladder import Ladder
 from mlem_jax.noise import BrownianPath
@@ -25,6 +26,9 @@ def solve_checked(ladder: Ladder, problem: Problem, steps: Steps, plan: Plan) ->
             NaN or infinite; the first of them is named, with the step and the level.
         TypeError, ValueError: as `solve`.
     """
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((ladder, problem, steps, plan))):
+        raise TypeError("expected what is known outside jax.jit, got traced values; take `solve` "
+                        "there, and solve_checked to find a fault")  # fmt: skip
     table = checked_table(ladder, problem, steps, plan)
     for name, tree in (
         ("start", problem.x),

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 from numpy.typing import ArrayLike
@@ -29,7 +30,7 @@ from mlem_jax.problem import (
     sharding_of,
     specs_of,
 )
-from mlem_jax.solver.check import checked_table
+from mlem_jax.solver.check import checked_table, made_for_others
 from mlem_jax.solver.executors import Executor, scan, scan_rows
 from mlem_jax.solver.step import Table, init_carry
 from mlem_jax.steps import Steps
@@ -175,6 +176,9 @@ def stacked_tables(ladder: Ladder, problem: Problem, steps: Steps, plans: Plan) 
                          "`plans.draw_plans` makes several")  # fmt: skip
     one = jax.tree.map(lambda table: table[0], plans)
     checked_table(ladder, problem, steps, one)
+    if plans.made_for.shape[-1] and not isinstance(plans.made_for, Tracer):
+        for own in plans.made_for[1:]:
+            made_for_others(steps, one._replace(made_for=own))
     return jax.vmap(lambda plan: checked_table(ladder, problem, steps, plan))(plans)
 
 
