@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import mlem_jax as mlem
-from mlem_jax import diagnosis, draws, evaluate, frontier, gates, grids, plans, process
+from mlem_jax import draws, evaluate, frontier, gates, grids, plans, process
 from mlem_jax import steps as tables
 from mlem_jax.noise import store_path
 from tests import bad_inputs as good
