@@ -1,11 +1,12 @@
 """The documentation site: pages in Markdown, whose code runs while it is built.
 
-    pip install -e ".[docs]" && sphinx-build -nW -b html docs docs/_build
+    pip install -e ".[docs]" && sphinx-build -nW -b html docs docs/_build/html
 
 Docstrings are plain text with formulas, not reStructuredText: `plain_docstring` makes them such.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -30,7 +31,7 @@ html_copy_source = False
 html_show_copyright = False
 
 nb_execution_mode = "force"
-nb_execution_timeout = 180
+nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_render_markdown_format = "gfm"
 nb_merge_streams = True
@@ -50,13 +51,13 @@ nitpick_ignore_regex = [("py:.*", ".*")]
 SECTIONS = ("Args:", "Attributes:", "Raises:", "Returns:", "References:")
 
 
-def escaped(line: str) -> str:
-    """A line of plain text: what reStructuredText would take for markup is taken as it stands."""
-    parts = line.split("`")
-    if len(parts) % 2 == 0:  # A code span that goes on in the next line.
-        return line.replace("|", r"\|").replace("*", r"\*").replace("_ ", r"\_ ")
+def escaped(text: str) -> str:
+    """Plain text: what reStructuredText would take for markup is taken as it stands."""
+    parts = text.split("`")
     for i in range(0, len(parts), 2):
-        parts[i] = parts[i].replace("|", r"\|").replace("*", r"\*").replace("_ ", r"\_ ")
+        parts[i] = re.sub(r"[|*]|_(?=\W)", r"\\\g<0>", parts[i])
+        if i and re.match(r"\w", parts[i]):
+            parts[i] = r"\ " + parts[i]  # A plural of code.
     return "``".join(parts)
 
 
@@ -70,10 +71,22 @@ def plain_docstring(app, what, name, obj, options, lines):  # noqa: ARG001
         if not section and any(line.startswith("    ") for line in own):
             told += ["::", "", *("    " + line for line in own), ""]
         else:
-            told += [*map(escaped, own), ""]
+            told += [*escaped(paragraph).split("\n"), ""]
     lines[:] = told
 
 
+def plain_types(app, what, name, obj, options, lines):  # noqa: ARG001
+    """What napoleon adds of types: in jaxtyping a star names axes."""
+    lines[:] = [line.replace("*", r"\*") if ":vartype" in line else line for line in lines]
+
+
+def skip_fields(app, what, name, obj, skip, options):  # noqa: ARG001
+    """Fields of a NamedTuple are in the list of its attributes."""
+    return skip or type(obj).__name__ == "_tuplegetter"
+
+
 def setup(app):
-    """Hook in before napoleon, which reads the sections."""
+    """Hook in round napoleon, which reads the sections."""
     app.connect("autodoc-process-docstring", plain_docstring, priority=400)
+    app.connect("autodoc-process-docstring", plain_types, priority=600)
+    app.connect("autodoc-skip-member", skip_fields)
