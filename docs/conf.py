@@ -75,9 +75,23 @@ def plain_docstring(app, what, name, obj, options, lines):  # noqa: ARG001
     lines[:] = told
 
 
+def named(told: str | None) -> str | None:
+    """Types under the names that a reader knows."""
+    return told and re.sub(
+        r"_Buffer \|.*?bytes \| str\]", "ArrayLike", told.replace("jaxlib._jax.", "")
+    )
+
+
+def plain_signature(app, what, name, obj, options, signature, returned):  # noqa: ARG001
+    """The same in signatures."""
+    return named(signature), named(returned)
+
+
 def plain_types(app, what, name, obj, options, lines):  # noqa: ARG001
     """What napoleon adds of types: in jaxtyping a star names axes."""
-    lines[:] = [line.replace("*", r"\*") if ":vartype" in line else line for line in lines]
+    for n, line in enumerate(lines):
+        if ":vartype" in line:
+            lines[n] = (named(line) or "").replace("*", r"\*")
 
 
 def skip_fields(app, what, name, obj, skip, options):  # noqa: ARG001
@@ -89,4 +103,5 @@ def setup(app):
     """Hook in round napoleon, which reads the sections."""
     app.connect("autodoc-process-docstring", plain_docstring, priority=400)
     app.connect("autodoc-process-docstring", plain_types, priority=600)
+    app.connect("autodoc-process-signature", plain_signature)
     app.connect("autodoc-skip-member", skip_fields)
