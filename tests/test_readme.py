@@ -33,12 +33,12 @@ OWN = (ROOT / "docs" / "own_networks.md").read_text()
 
 
 def python_in(page):
-    return re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```(?:python|\{code-cell\})\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
 def test_the_examples_run_one_after_the_other(tmp_path):
     (first,) = python_in(README)
-    again, held, fitted, judged, learned = python_in(OWN)
+    again, held, fitted, judged, learned, *_ = python_in(OWN)
     assert again == first
     first += "\nassert samples.shape == x.shape and jnp.isfinite(samples).all()\n"
     held += "\nsamples = mlem.solve(ladder, problem, steps, plan)\n"
