@@ -80,7 +80,8 @@ def plans() -> str:
     best = {sampler: lines[0] for sampler, lines in result["summary"].items()}
     rows = []
     for number, budget in enumerate(result["settings"]["budgets"]):
-        told = [short(line["plans"][number][kind]) for line in best.values() for kind in KINDS]
+        each = (line["plans"][number : number + 1] for line in best.values())
+        told = [short(own[0][kind]) if own else "-" for own in each for kind in KINDS]
         rows.append([f"{budget:g}", *told])
     whole = [short(line[kind]) for line in best.values() for kind in KINDS]
     return lines(header, [*rows, ["median", *whole]])
@@ -119,7 +120,8 @@ def errors() -> str:
             for chosen in kinds.values():
                 best = min(filter(chosen, near), key=lambda row: row["mse"], default=None)
                 told.append("-" if best is None else f"{best['cost']:.1f}: {brief(best['mse'])}")
-            rows.append(told)
+            if near:
+                rows.append(told)
     return lines(["sampler, budget", *kinds], rows)
 
 
