@@ -47,7 +47,7 @@ def run(folder, **changed):
 def kill_after(monkeypatch, operations):
     """Die in place of the operation on files after so many; of each write, half is left behind."""
     left = [operations]
-    opened, flushed, moved = Path.open, os.fsync, Path.replace
+    opened, flushed, moved = Path.open, os.fsync, os.replace
 
     def counted(real, spoil=lambda *given: None):
         def operate(*given, **named):
@@ -64,7 +64,7 @@ def kill_after(monkeypatch, operations):
         else opened(path, mode, *given, **named)
     ))  # fmt: skip
     monkeypatch.setattr(os, "fsync", counted(flushed, lambda file: os.ftruncate(file, 5)))
-    monkeypatch.setattr(Path, "replace", counted(moved))
+    monkeypatch.setattr(os, "replace", counted(moved))
 
 
 def test_killed_at_any_operation_on_files_it_goes_on_to_the_same_bytes(quick, tmp_path):
