@@ -54,7 +54,7 @@ def files_of(kind: Kind) -> list[Path]:
     return sorted({file for file in (kind.path, kind.path.with_suffix(".json")) if file.exists()})
 
 
-def numbers(version: int, *shape: int) -> np.ndarray:
+def numbers(version: int, *shape: int) -> Any:
     """Of every version others."""
     return np.random.default_rng(version).normal(size=shape).astype(np.float32)
 

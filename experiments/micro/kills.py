@@ -108,8 +108,8 @@ def forked(run: Callable[[Path], None], folder: Path, moment: Moment) -> Ended:
             counts["second"] = time.monotonic() - begun
             folder.with_suffix(".counts").write_text(json.dumps(counts))
             status = 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
         sys.stderr.flush()
         os._exit(status)
     if moment.kind == "second":
@@ -139,12 +139,13 @@ def watch(folder: Path, moment: Moment) -> dict[str, float]:
         if set(mode) & set("wa+x") and str(file).startswith(str(folder)) and passed("write"):
             written = stream.write
 
-            def half(data: Any) -> None:
-                written(data[: len(data) // 2])
+            def half(data: Any) -> int:
+                count = written(data[: len(data) // 2])
                 stream.flush()
                 die()
+                return count
 
-            stream.write = half
+            stream.write = half  # pyright: ignore[reportAttributeAccessIssue]
         return stream
 
     builtins.open = io.open = watched
@@ -200,5 +201,5 @@ def draw_moments(
 ) -> list[Moment]:
     """Random ones, of each kind in turn, in the first half of a run: a chain of them goes on."""
     return [Moment(kind, rng.uniform(0, counts[kind] / 2) if kind == "second"
-                   else int(rng.integers(1, counts[kind] // 2 + 1)))
+                   else int(rng.integers(1, int(counts[kind]) // 2 + 1)))
             for _, kind in zip(range(count), itertools.cycle(kinds))]  # fmt: skip
