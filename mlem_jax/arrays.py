@@ -4,6 +4,7 @@ A zip keeps a checksum of each array (CRC-32), which numpy alone does not ask fo
 as an array's header says. Nothing in a file is ever run.
 """
 
+import hashlib
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -74,17 +75,32 @@ def read_arrays(file: str | Path, what: str) -> dict[str, np.ndarray]:
     if not Path(file).is_file():
         raise FileNotFoundError(f"expected {what}, an .npz, in {file}, found no such file")
     with Path(file).open("rb") as stream:
-        try:
-            with zipfile.ZipFile(stream) as archive:
-                damaged = archive.testzip()
-                if damaged is not None:
-                    raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
-                return {_name(member): _array(archive, member) for member in archive.namelist()}
-        except Exception as error:  # Of a damaged file anything may be raised, by zip or by numpy.
-            raise ValueError(
-                f"expected {what}, an .npz, in {file}; it is another kind of file, or damaged "
-                f"({type(error).__name__}: {error})"
-            ) from error
+        return arrays_in(stream, f"{what}, an .npz, in {file}")
+
+
+def arrays_in(stream: IO[bytes], what: str) -> dict[str, np.ndarray]:
+    """Every array of an .npz that is open, or in memory, as it was written.
+
+    Raises:
+        ValueError: if it is another kind of file, or damaged.
+    """
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            damaged = archive.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+            return {_name(member): _array(archive, member) for member in archive.namelist()}
+    except Exception as error:  # Of a damaged file anything may be raised, by zip or by numpy.
+        raise ValueError(
+            f"expected {what}; it is another kind of file, or damaged "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def digest(file: Path) -> str:
+    """The SHA-256 of a file, as `sha256sum` tells it."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _name(member: str) -> str:

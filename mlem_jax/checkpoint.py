@@ -6,7 +6,6 @@ what they are; and with `SHA256SUMS`, the checksum of every file of the two, in 
 place, so a folder that exists is whole, and one that cannot be written costs nothing.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -21,6 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from mlem_jax.arrays import digest
 from mlem_jax.types import Params
 
 SUMS = "SHA256SUMS"
@@ -70,7 +70,7 @@ def seal(directory: str | Path) -> None:
         FileNotFoundError: if there is no checkpoint.
     """
     directory = _existing(directory)
-    lines = [f"{_checksum(directory / name)}  {name}\n" for name in _own_files(directory)]
+    lines = [f"{digest(directory / name)}  {name}\n" for name in _own_files(directory)]
     (directory / SUMS).write_text("".join(lines))
 
 
@@ -212,11 +212,6 @@ def _own_files(directory: Path) -> list[str]:
     )
 
 
-def _checksum(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _verify(directory: Path) -> None:
     """Every file of a checkpoint is the one that was written, none is missing, none came along."""
     if not (directory / SUMS).is_file():
@@ -235,7 +230,7 @@ def _verify(directory: Path) -> None:
             raise _damaged(directory, f"{name} is not in {SUMS}")
         if not (directory / name).is_file():
             raise _damaged(directory, f"{name} is missing")
-        if _checksum(directory / name) != sums[name]:
+        if digest(directory / name) != sums[name]:
             raise _damaged(directory, f"{name} is not as it was written, its SHA-256 differs")
 
 

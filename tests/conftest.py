@@ -22,13 +22,6 @@ def pytest_configure(config):
 
 
 @pytest.fixture
-def others_promote():
-    """Flax and optax mix dtypes and ranks of their own accord, and so do experiments."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
-@pytest.fixture
 def small_ladder(tmp_path):
     """Two random networks in the form of a shipped ladder."""
     from mlem_jax import checkpoint

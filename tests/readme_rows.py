@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.readme import brief
+
 ROOT = Path(__file__).parent.parent
 ALONE = "Euler-Maruyama"
 MANY = "Euler-Maruyama, 250 steps or more"
@@ -52,12 +54,6 @@ def fields_of(labels: tuple[str, ...]) -> dict[str, Fields]:
     named = {label: label.split(", ")[1:] for label in labels}
     return {label: ours("independent" if draw == "best of 15" else draw, gates)
             for label, (gates, draw) in named.items()}  # fmt: skip
-
-
-def brief(error: float) -> str:
-    """4.1e-2."""
-    mantissa, exponent = f"{error:.1e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
 
 
 PAPERS = ("DDPM, inverse cost, independent", "DDPM, pilot, independent",

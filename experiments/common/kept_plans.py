@@ -11,6 +11,7 @@ import numpy as np
 from experiments.common import runs, sums
 from experiments.common.samplers import SAMPLERS
 from mlem_jax import Plan, Steps, load_plan, save_plan
+from mlem_jax.arrays import digest
 from mlem_jax.grids import Grid
 
 
@@ -55,7 +56,7 @@ def write_plan(file: Path, kept: KeptPlan, about: dict[str, Any]) -> None:
         # Both are on disk before one takes its place, so that a full disk costs nothing.
         save_plan(new, kept.plan)
         told = {**about, **kept._asdict(), "times": kept.times.tolist()}
-        told |= {sums.PLAN: sums.digest(new)}
+        told |= {sums.PLAN: digest(new)}
         del told["plan"]
         runs.write_whole(new.with_suffix(".json"), sums.dumps(told, indent=1) + "\n")
     except BaseException:
@@ -80,7 +81,7 @@ def read_plan(file: Path) -> KeptPlan:
     if missing := [name for name in (*KeptPlan._fields[1:], sums.PLAN) if name not in told]:
         raise ValueError(f"expected what experiments.fit writes in {beside}, without {missing}")
     plan = load_plan(file)
-    if told[sums.PLAN] != sums.digest(file):
+    if told[sums.PLAN] != digest(file):
         raise ValueError(f"expected the plan that {beside} was written with in {file}, got another "
                          "one: a kill came between the two; fit it again")  # fmt: skip
     named = {name: told[name] for name in KeptPlan._fields[1:]}

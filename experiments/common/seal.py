@@ -10,6 +10,7 @@ from pathlib import Path
 import tyro
 
 from experiments.common import runs, sums
+from mlem_jax.arrays import digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ def seal(file: Path) -> None:
     for values in told:
         values.pop(sums.SUM, None)
         if not log and plan.exists():
-            values[sums.PLAN] = sums.digest(plan)
+            values[sums.PLAN] = digest(plan)
     lines = [sums.dumps(values, None if log else 1) + "\n" for values in told]
     runs.write_whole(file, "".join(lines))
 

@@ -12,7 +12,6 @@ whoever finds all of them there writes the manifest.
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ import jax
 import numpy as np
 
 from experiments.common import runs
+from mlem_jax.arrays import arrays_in, digest, write_arrays
 from mlem_jax.types import Params
 
 MANIFEST = "manifest.json"
@@ -48,9 +48,7 @@ def shards_of(folder: Path, images: int, size: int) -> list[Shard]:
 
 def write_shard(shard: Shard, pictures: np.ndarray) -> None:
     """Write a file, all of it or nothing; the same pictures make the same bytes."""
-    packed = io.BytesIO()
-    np.savez(packed, images=pictures)
-    runs.write_whole(shard.file, packed.getvalue())
+    write_arrays(shard.file, {"images": pictures})
 
 
 def is_whole(shard: Shard, sums: dict[str, str]) -> bool:
@@ -84,7 +82,7 @@ def write_manifest(folder: Path, shards: list[Shard], process: int) -> bool:
         return False
     rows = [
         {"file": shard.file.name, "first": shard.numbers.start, "count": len(shard.numbers),
-         "sha256": checksum(shard.file.read_bytes())}
+         "sha256": digest(shard.file)}
         for shard in shards
     ]  # fmt: skip
     told = {"images": shards[-1].numbers.stop, "files": rows}
@@ -125,15 +123,10 @@ def pictures_in(content: bytes) -> np.ndarray:
     Raises:
         ValueError: if there are none, or they are damaged.
     """
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            damaged = archive.testzip()  # numpy alone would check no sum.
-        if damaged is not None:
-            raise ValueError(f"the checksum of {damaged} is wrong")
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            pictures = arrays["images"]
-    except Exception as error:  # Of a damaged file anything may be raised, by zip or by numpy.
-        raise ValueError(f"expected pictures, .npz, got {type(error).__name__}: {error}") from error
+    arrays = arrays_in(io.BytesIO(content), "pictures, .npz")
+    if "images" not in arrays:
+        raise ValueError(f"expected an array `images`, got {sorted(arrays)}")
+    pictures = arrays["images"]
     if pictures.dtype != np.uint8 or pictures.ndim != 4:
         raise ValueError(f"expected uint8 [count, height, width, channels], got {pictures.dtype} "
                          f"{list(pictures.shape)}")  # fmt: skip

@@ -7,7 +7,6 @@ no digit of it changed. What was written before there were sums is refused until
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 SUM = "sum"
@@ -50,9 +49,3 @@ def loads(text: str | bytes, where: str) -> dict[str, Any]:
         raise ValueError(f"expected {where} as it was written, its {SUM} differs: it is damaged, "
                          "or was changed by hand; take it away, and it is made again")  # fmt: skip
     return values
-
-
-def digest(file: Path) -> str:
-    """The SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

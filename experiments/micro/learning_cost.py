@@ -6,7 +6,7 @@ it asks for. Writes results/learning_cost_<cpu or gpu>.json.
 """
 
 import dataclasses
-import time
+import itertools
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from rich.console import Console
 
 from experiments.common import runs, tiny
 from experiments.common.samplers import SAMPLERS, fine_grid, path_of
+from experiments.common.timing import in_turns
 from experiments.ladders.shipped import NOUNS, Trained, load
 from experiments.paper.gates import theory_start
 from mlem_jax import Ladder, Problem, Steps, draw_starts, draws, gates, learn, plans, solve_groups
@@ -118,20 +119,18 @@ def learner_of(setting: Setting, settings: Settings, tangents: int) -> learn.Lea
 
 def time_in_turns(setting: Setting, settings: Settings) -> dict[str, list[float]]:
     """Seconds of each repeat, the first (which compiles) left out."""
-    kinds: dict[str, Callable[..., Any]] = {"plain": jax.jit(plain_of(setting, settings))}
+
+    def run_with(step: Callable[..., Any]) -> Callable[[], Any]:
+        # Of every kind the same keys, a new one at each turn.
+        keys = map(jax.random.key, itertools.count())
+        return lambda: step(setting.trained.ladder, setting.batch, next(keys))
+
+    kinds = {"plain": run_with(jax.jit(plain_of(setting, settings)))}
     for tangents in settings.tangents:
         learner = learner_of(setting, settings, tangents)
         name = f"learning, {tangents} tangent{'s' * (tangents > 1)}"
-        kinds[name] = jax.jit(partial(learner.step, learner.init()))
-    seconds: dict[str, list[float]] = {name: [] for name in kinds}
-    for repeat in range(settings.repeats + 1):
-        for name, run in kinds.items():
-            begun = time.perf_counter()
-            key = jax.random.key(repeat)
-            jax.block_until_ready(run(setting.trained.ladder, setting.batch, key))
-            if repeat:
-                seconds[name].append(time.perf_counter() - begun)
-    return seconds
+        kinds[name] = run_with(jax.jit(partial(learner.step, learner.init())))
+    return in_turns(kinds, settings.repeats)
 
 
 def plain_of(setting: Setting, settings: Settings) -> Callable[..., jax.Array]:
