@@ -42,7 +42,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from mlem_jax.gates.families import check_logits, to_probabilities
+from mlem_jax.gates.logits import check_logits, to_probabilities
 from mlem_jax.noise import as_key
 from mlem_jax.types import Key, Logits, Openings, Probabilities
 

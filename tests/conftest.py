@@ -1,4 +1,4 @@
-"""Double precision in every test: identities are then tested to 1e-12."""
+"""Every test runs in double precision, with nothing promoted silently and every type held to."""
 
 import os
 
@@ -6,8 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import install_import_hook
 
-jax.config.update("jax_enable_x64", True)
+from tests.typed import check_once_returned
+
+jax.config.update("jax_enable_x64", True)  # Identities are tested to 1e-12.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+install_import_hook("mlem_jax", f"{check_once_returned.__module__}.{check_once_returned.__name__}")
 
 
 def pytest_configure(config):
@@ -19,6 +25,13 @@ def pytest_configure(config):
     }.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)  # Of what tests start as processes of their own.
+
+
+@pytest.fixture
+def others_promote():
+    """Flax and optax mix dtypes and ranks of their own accord, and so do experiments."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
 
 
 @pytest.fixture

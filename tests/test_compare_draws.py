@@ -12,6 +12,8 @@ from experiments.common.method import Method, fields, method_of, select
 from experiments.ladders.shipped import load
 from experiments.ours import closeness, compare_draws
 
+pytestmark = pytest.mark.usefixtures("others_promote")
+
 
 def paper_row(level, count, cost, error):
     method = Method("top level" if level == 2 else "level", (level,))

@@ -11,6 +11,8 @@ from mlem_jax import process as pr
 from mlem_jax.nets import denoise, following, times
 from tests.problems import normals
 
+pytestmark = pytest.mark.usefixtures("others_promote")
+
 COSINE = pr.cosine()
 IMAGES = normals(0, 6, 4, 4, 3)
 NOISE = normals(1, 6, 4, 4, 3)

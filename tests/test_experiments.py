@@ -32,6 +32,8 @@ from mlem_jax import Ladder, Problem, brownian_path, grids, plans, process, solv
 from mlem_jax import steps as tables
 from mlem_jax.nets import Architecture
 
+pytestmark = pytest.mark.usefixtures("others_promote")
+
 ROOT = os.path.dirname(os.path.dirname(__file__))
 SMALL = "[[level]]\nbase = {}\nmiddle = 0\nscales = 1\nsteps = {}\nbatch = 4\n"
 

@@ -18,7 +18,10 @@ from mlem_jax.arrays import read_arrays, write_arrays
 from tests.test_bad_fits import Attack
 
 # What Orbax leaves half done when it cannot write is reported by Python as it is collected.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.usefixtures("others_promote"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 ROOT = Path(__file__).parent.parent
 NAMES = [kind.name for kind in kept_files.kinds(ROOT)]

@@ -21,6 +21,8 @@ from experiments.ladders import (
 )
 from mlem_jax.nets.times import EVEN
 
+pytestmark = pytest.mark.usefixtures("others_promote")
+
 LEVEL = """
 [[level]]
 name = "{name}"

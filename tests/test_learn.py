@@ -97,6 +97,7 @@ def test_new_costs_parameters_and_batches_trace_nothing_anew():
     assert state.step == 3
 
 
+@pytest.mark.usefixtures("others_promote")
 def test_memory_does_not_grow_with_the_steps():
     def temporary(count):
         ladder, steps = wavy_ladder(), euler_maruyama(uniform_grid(1.0, 0.0, count), jnp.ones_like)
@@ -172,6 +173,7 @@ def known_ladder():
     return Ladder(drifts, ((),) * 3, (0.02, 0.2, 1.0)), sizes
 
 
+@pytest.mark.usefixtures("others_promote")
 @pytest.mark.parametrize("estimate", [learn.score_function_terms, learn.leading_order_terms])
 def test_learning_recovers_the_best_gates_of_a_ladder_where_they_are_known(estimate):
     ladder, sizes = known_ladder()

@@ -13,6 +13,8 @@ from experiments.common.method import Method, fields, label, method_of, select
 from experiments.ours import pilot
 from experiments.paper import error_against_cost, figure_error, figures, learn_gates
 
+pytestmark = pytest.mark.usefixtures("others_promote")
+
 
 @pytest.fixture
 def pilot_run(small_ladder, tmp_path):

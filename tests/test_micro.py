@@ -13,6 +13,8 @@ from experiments.micro import accelerator, floor, rounds
 from mlem_jax import Ladder
 from mlem_jax.solver import Round
 
+pytestmark = pytest.mark.usefixtures("others_promote")
+
 
 def test_kinds_take_turns_and_the_run_that_compiles_is_left_out():
     ran = []

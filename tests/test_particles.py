@@ -12,6 +12,8 @@ from experiments.common.method import Method
 from experiments.particles import report, rods, run
 from mlem_jax import Ladder, measure_costs, pick_levels, plans, solve
 
+pytestmark = pytest.mark.usefixtures("others_promote")
+
 CASE = rods.TINY["stiff core, 33 rods"]
 
 

@@ -23,7 +23,10 @@ from mlem_jax import Ladder, Problem, brownian_path, grids, plans, solve, steps
 from mlem_jax.noise import store_path
 
 # diffusers hands PyTorch's tensors to numpy in a way that numpy is giving up.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.usefixtures("others_promote"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 FINE = fine_grid(1000)
 GRIDS = {"uniform": peer_solvers.even_grid(FINE, 20), "log-SNR": coarse_grids(FINE, 20)["log-SNR"]}

@@ -7,6 +7,8 @@ import pytest
 from experiments.ours import rates
 from mlem_jax import gates
 
+pytestmark = pytest.mark.usefixtures("others_promote")
+
 
 @pytest.mark.parametrize("name", ["independent", "systematic"])
 def test_the_openings_meet_the_error_and_no_others_do_so_for_less(name):

@@ -19,6 +19,8 @@ from experiments import sample
 from experiments.common import shards
 from experiments.common.processes import Share, join, over_devices
 
+pytestmark = pytest.mark.usefixtures("others_promote")
+
 
 class Killed(BaseException):
     """What stands for SIGKILL: nothing of ours catches it."""

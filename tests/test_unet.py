@@ -12,6 +12,8 @@ from mlem_jax.levels import in_dtype
 from mlem_jax.nets import unet
 from tests.problems import normals
 
+pytestmark = pytest.mark.usefixtures("others_promote")
+
 SMALL = unet.Architecture(base=4, middle=1, bottom=1, scales=2, patch=2)
 
 

@@ -43,7 +43,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mlem_jax.checks import check_kind, is_count
-from mlem_jax.gates.families import to_probabilities
+from mlem_jax.gates.logits import to_probabilities
 from mlem_jax.ladder import Ladder, check_ladder
 from mlem_jax.noise import as_key
 from mlem_jax.plans.plan import full

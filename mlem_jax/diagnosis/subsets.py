@@ -26,7 +26,7 @@ from jaxtyping import Array, Float
 from mlem_jax.diagnosis.intervals import Interval, Weighting, interval
 from mlem_jax.diagnosis.pilot import Pilot, Sensitivities, bin_numbers, predict_error
 from mlem_jax.draws import independent
-from mlem_jax.gates.families import sensitivity_rates
+from mlem_jax.gates.fixed import sensitivity_rates
 from mlem_jax.gates.scale import least_scale
 from mlem_jax.plans.price import expected_cost
 from mlem_jax.types import Logits, PerLevel, Scalar

@@ -36,7 +36,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from mlem_jax.gates.families import to_probabilities
+from mlem_jax.gates.logits import to_probabilities
 from mlem_jax.plans.plan import Plan
 from mlem_jax.plans.weigh import open_ratios, weigh_ratios
 from mlem_jax.types import Key, Logits, Openings, Scalar

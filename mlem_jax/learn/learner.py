@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, Int
 from mlem_jax.checks import check_kind, is_count, is_number
 from mlem_jax.draws import either_open, independent
 from mlem_jax.evaluate import Batch, check_batch, square_errors, take_batch
-from mlem_jax.gates.families import Gates
+from mlem_jax.gates.logits import Gates
 from mlem_jax.ladder import Ladder, known_costs
 from mlem_jax.learn.gradients import (
     forward_gradient,

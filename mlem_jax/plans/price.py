@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Shaped
 
 from mlem_jax.checks import check_kind
 from mlem_jax.draws import DRAWS, Draw
-from mlem_jax.gates.families import Gates, check_logits
+from mlem_jax.gates.logits import Gates, check_logits
 from mlem_jax.gates.scale import least_scale
 from mlem_jax.ladder import check_costs
 from mlem_jax.plans.plan import Plan

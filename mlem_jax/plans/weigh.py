@@ -13,7 +13,7 @@ import numpy as np
 
 from mlem_jax.checks import check_count, check_kind, shape_of
 from mlem_jax.draws import DRAWS, Draw, next_level
-from mlem_jax.gates.families import check_logits, refuse_probabilities
+from mlem_jax.gates.logits import check_logits, refuse_probabilities
 from mlem_jax.noise import as_key
 from mlem_jax.plans.plan import Plan, drop_idle, make_plan
 from mlem_jax.types import Key, Logits, Openings, Weights
