@@ -182,8 +182,8 @@ def step_index(t: Times) -> Int[Array, "*times"]:
     return jnp.maximum(jnp.round(t).astype(jnp.int32) - 1, 0)
 
 
-def perturb(process: Process, data: State, noise: State, t: Scalar) -> State:
-    """x_t = alpha(t) x_0 + sigma(t) eps."""
+def perturb(process: Process, data: State, noise: State, t: Times) -> State:
+    """x_t = alpha(t) x_0 + sigma(t) eps, t a number or an array that broadcasts to the state."""
     return process.alpha(t) * data + process.sigma(t) * noise
 
 
@@ -240,7 +240,7 @@ def predict_velocity(process: Process, t: Times) -> Row:
 
 
 def convert(
-    process: Process, source: Prediction, target: Prediction, x: State, prediction: State, t: Scalar
+    process: Process, source: Prediction, target: Prediction, x: State, prediction: State, t: Times
 ) -> State:
     """Q = ((a' b - a b') x + d' c P) / (d c'),  rows (a, b, c), d = alpha b - sigma a.
 

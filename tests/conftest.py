@@ -43,9 +43,10 @@ def small_ladder(tmp_path):
     for level, base in ((1, 4), (2, 8)):
         architecture = Architecture(base=base, middle=0, scales=1)
         network = UNet(architecture, default_depthwise())
-        shapes = jax.eval_shape(
-            network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros(1)
-        )
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            shapes = jax.eval_shape(
+                network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros(1)
+            )
         rng = np.random.default_rng(level)
         params = jax.tree.map(
             lambda leaf, rng=rng: (rng.normal(size=leaf.shape) / 9).astype(np.float32), shapes

@@ -167,7 +167,7 @@ def test_gates_from_sensitivities_have_the_least_predicted_error_for_their_cost(
     assert (p[:, 0] == 1).all()
     assert (p[:, 1:] < 1).all()
     # Stationary: moving cost from any gate to any other gains nothing to first order.
-    gain = -SENSITIVITIES[:, 1:] / p[:, 1:] ** 2 / paid[1:]
+    gain = -SENSITIVITIES[:, 1:] / p[:, 1:] ** 2 / paid[None, 1:]
     np.testing.assert_allclose(gain, gain[0, 0], rtol=1e-9)
 
 

@@ -11,7 +11,6 @@ References:
 """
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -50,7 +49,7 @@ def interval(values: ArrayLike) -> Interval:
     return Interval(float(values[0]), float(low), float(high))
 
 
-def fit_gamma(costs: Sequence[float], errors: Float[np.ndarray, "resamples levels"]) -> Interval:
+def fit_gamma(costs: ArrayLike, errors: Float[np.ndarray, "resamples levels"]) -> Interval:
     """error_k ~ cost_k^(-1/gamma), by least squares of log error on log cost.
 
     Args:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mlem_jax.diagnosis.intervals import Interval, Weighting, interval
 from mlem_jax.diagnosis.pilot import Pilot, Sensitivities, bin_numbers, predict_error
@@ -110,7 +110,7 @@ def subset_sensitivities(
 def gates_at_error(sensitivities: Sensitivities, costs: PerLevel, error: Scalar | float) -> Logits:
     """Gates p = min(1, C sqrt(v / c)) with the least C whose predicted error is `error`."""
 
-    def enough(scale: Scalar) -> Scalar:
+    def enough(scale: Scalar) -> Bool[Array, ""]:
         return predict_error(sensitivities, _at(sensitivities, costs, scale)) <= error
 
     return _at(sensitivities, costs, least_scale(enough))
@@ -126,7 +126,7 @@ def gates_at_budget(
     gates of least or largest C where it cannot be met.
     """
 
-    def enough(scale: Scalar) -> Scalar:
+    def enough(scale: Scalar) -> Bool[Array, ""]:
         own = _at(sensitivities, costs, scale, power)
         return expected_cost(independent, own, costs) >= budget
 
@@ -185,7 +185,7 @@ def _at(
 def _error_at_budget(
     sensitivities: Sensitivities, costs: PerLevel, budget: Scalar | float
 ) -> Scalar:
-    certain = jnp.isposinf(sensitivities).sum(axis=0) @ costs
+    certain = jnp.isposinf(sensitivities).sum(axis=0, dtype=costs.dtype) @ costs
     error = predict_error(sensitivities, gates_at_budget(sensitivities, costs, budget))
     return jnp.where(certain < 0.999 * budget, error, jnp.inf)
 
