@@ -115,7 +115,7 @@ def errors() -> str:
     for sampler in result["summary"]:
         own = [row for row in result["rows"] if row["sampler"] == sampler]
         for budget in result["settings"]["budgets"]:
-            near = [row for row in own if budget in row["parameters"].values()]
+            near = [row for row in own if budget in map(row["parameters"].get, ("budget", "steps"))]
             told = [f"{PROCESSES[sampler]}, {budget:g}"]
             for chosen in kinds.values():
                 best = min(filter(chosen, near), key=lambda row: row["mse"], default=None)

@@ -49,7 +49,7 @@ def frontier(points: Points) -> list[tuple[float, float]]:
 
 def cost_range(
     points: Points, wanted: ArrayLike
-) -> tuple[Float[np.ndarray, " wanted"], Float[np.ndarray, " wanted"]]:
+) -> tuple[Float[np.ndarray, "*wanted"], Float[np.ndarray, "*wanted"]]:
     """log c(e) by straight lines in log e between neighbours on the frontier; beyond them a range.
 
     Args:
@@ -58,7 +58,7 @@ def cost_range(
 
     Returns:
         The least and the most that each error can cost. They are equal between the ends of the
-        frontier; (0, the cheapest) for an error above them, (the dearest, infinity) below.
+        frontier; (0, the cheapest) for an error above them, (the costliest, infinity) below.
 
     Raises:
         ValueError: if no run ended at a number, or the frontier has a number that is not positive.

@@ -20,7 +20,7 @@ from jaxtyping import Array, Int
 from numpy.typing import ArrayLike
 
 from mlem_jax.checks import as_table, is_number
-from mlem_jax.types import Scalar, State, Times
+from mlem_jax.types import State, Times
 
 
 class Process(NamedTuple):
@@ -282,7 +282,7 @@ def _check_numbers(wanted: str, right: Callable[[], bool], **numbers: float) -> 
         raise ValueError(f"expected {wanted}, all finite, got {got}")
 
 
-def _divide_or_zero(numerator: State, denominator: Scalar) -> State:
+def _divide_or_zero(numerator: State, denominator: Times) -> State:
     # Twice `where`, so that no NaN lurks in a derivative either.
     vanishes = denominator == 0
     return jnp.where(vanishes, 0, numerator / jnp.where(vanishes, 1, denominator))

@@ -163,7 +163,7 @@ def test_no_other_gates_of_that_cost_are_predicted_to_do_better():
     logits, sensitivities = diagnosis.advice.logits, diagnosis.sensitivities
     assert predict_error(sensitivities, logits) == pytest.approx(diagnosis.advice.error.value)
     # The cost that is minimised counts a level once for each gate that needs it.
-    rng, paid = np.random.default_rng(3), jnp.asarray([4.0, 16.0 + 4.0])
+    rng, paid = np.random.default_rng(3), jnp.asarray([[4.0, 16.0 + 4.0]])
     for _ in range(20):
         other = logits + 0.3 * rng.normal(size=logits.shape)
         p, q = jax.nn.sigmoid(logits), jax.nn.sigmoid(other)

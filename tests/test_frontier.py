@@ -55,8 +55,8 @@ def test_cost_at_an_error_follows_a_power_law_and_skips_what_does_not_pay():
 def test_a_ratio_of_costs_is_taken_at_equal_error():
     own = [(10.0, 1e-2), (40.0, 1e-3)]
     assert fr.ratio(own, own) == pytest.approx((1, 1, 2, 2))
-    dearer = [(cost * 3, error) for cost, error in own]
-    assert fr.ratio(own, dearer) == pytest.approx((3, 3, 2, 2))
+    costlier = [(cost * 3, error) for cost, error in own]
+    assert fr.ratio(own, costlier) == pytest.approx((3, 3, 2, 2))
     assert fr.ratio(own, []) is None
     assert fr.ratio([], own) is None
 
@@ -91,13 +91,13 @@ def test_a_run_that_ended_at_no_number_is_worse_than_any():
 
 
 @given(runs, runs, st.floats(0.05, 2), st.floats(0.01, 100))
-def test_a_dearer_rival_is_never_the_cheaper_one(own, other, more, factor):
+def test_a_costlier_rival_is_never_the_cheaper_one(own, other, more, factor):
     other = [(cost, error) for cost, error in other if not math.isnan(error)] or [(1.0, 1.0)]
     found = fr.ratio(own, other)
     assert found.low <= found.high
-    dearer = fr.ratio(own, [(cost * (1 + more), error) for cost, error in other])
-    assert dearer.low >= found.low
-    assert dearer.high >= found.high
+    costlier = fr.ratio(own, [(cost * (1 + more), error) for cost, error in other])
+    assert costlier.low >= found.low
+    assert costlier.high >= found.high
     # Nor does it depend on the unit of either.
     same = fr.ratio([(c * factor, e) for c, e in own], [(c * factor, e) for c, e in other])
     np.testing.assert_allclose(same, found, rtol=1e-9)
