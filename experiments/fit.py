@@ -38,7 +38,7 @@ class Settings:
     sampler: Literal["ddpm", "ddim"] = "ddpm"
     """What draws the pictures."""
     images: int = 48
-    """Pictures of the pilot batch; a third of them judges and is not fitted."""
+    """Pictures of the pilot batch; in the search a third judges and is not fitted."""
     reference_steps: int = 1000
     """Steps of the fine solution, by the top level."""
     seed: int = 0
@@ -73,8 +73,8 @@ def fit(trained: Trained, given: Settings, **tried: Any) -> None:
     keep(given.out, choice, given.sampler, fine, given)
     console.print(
         f"chosen: {told(choice.candidate)}, cost {choice.cost:.1f}; mse "
-        f"{float(choice.fit.error):.2e} on the pictures fitted, "
-        f"{float(choice.fit.held_out_error):.2e} on others; wrote {given.out}"
+        f"{float(choice.fit.error):.2e} on the pictures fitted; fitted on fewer, it was "
+        f"{choice.errors[choice.candidate]:.2e} on others; wrote {given.out}"
     )
 
 
@@ -118,7 +118,7 @@ def keep(file: Path, choice: Choice, sampler: str, fine: Grid, given: Any) -> No
         "settings": runs.recorded(given),
         "name": told(candidate),
         "mse": float(choice.fit.error),
-        "held_out_mse": float(choice.fit.held_out_error),
+        "held_out_mse": choice.errors[candidate],
     }
     write_plan(file, kept, about)
 

@@ -55,7 +55,7 @@ class Settings:
     images: int = 64
     """Pictures that judge."""
     pilot: int = 32
-    """Pictures of the pilot batch, of which a third chooses and is not fitted."""
+    """Pictures of the pilot batch; in the search a third judges and is not fitted."""
     reference_steps: int = 400
     """Steps of the fine solutions, by the top level."""
     gates: Path | None = None

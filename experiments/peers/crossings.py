@@ -95,7 +95,7 @@ def error_at(points: Points, costs: np.ndarray) -> np.ndarray:
 
 
 def error_for(points: Points, costs: np.ndarray) -> np.ndarray:
-    """The error of the costliest point that a cost pays for; the cheapest point's below its cost."""
+    """The error of the costliest point that a cost pays for; below all of them, of the cheapest."""
     paid, reached = np.array(points).T
     # A cost and itself must not differ by the rounding of a geometric grid.
     return reached[np.maximum(np.searchsorted(paid, costs * (1 + 1e-9), side="right") - 1, 0)]

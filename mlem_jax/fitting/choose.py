@@ -1,6 +1,7 @@
 """The choice of a fitted plan: which levels, how many steps, which grid, where each level runs.
 
-A closed loop: a candidate is fitted on a part of the pilot batch and judged on its other part.
+A closed loop: a candidate is fitted on a part of the pilot batch and judged on its other part; the
+one that is chosen is fitted anew, on all of it.
 First every grid is tried with every number of steps; then, one after the other, other levels, other
 places and other memories, each time going on from the best. One network with fitted weights, on the
 best of the grids, is among the candidates, so the choice is no worse than that, but for the noise
@@ -8,6 +9,7 @@ of the samples that judge.
 """
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -67,9 +69,9 @@ class Choice(NamedTuple):
     Attributes:
         candidate: the best.
         steps: its steps.
-        fit: its plan, and the errors on the samples fitted and on those that judged.
+        fit: its plan, fitted on the whole batch.
         cost: of the plan, in the unit of the ladder's costs.
-        errors: held-out error of every candidate that was tried.
+        errors: of every candidate that was tried, on samples that it was not fitted on.
     """
 
     candidate: Candidate
@@ -120,14 +122,7 @@ def choose_plan(
     errors: dict[Candidate, float] = {}
     kept = {} if cache is None else cache
     judges = max(1, round(held_out * batch_size(problem)))
-
-    def fitted(candidate: Candidate, needed: Bool[np.ndarray, "steps levels"]) -> Fit:
-        own = pick_levels(ladder, candidate.levels)
-        steps = search.grids[candidate.grid](candidate.steps)
-        lower, top = candidate.memory
-        return fit_plan(own, along(problem, fine.steps, steps), steps, needed,
-                        states_on(fine, steps), memory=(lower,) * (len(own) - 1) + (top,),
-                        held_out=judges)  # fmt: skip
+    fitted = partial(_fitted, ladder, problem, fine, search)
 
     def judge(candidate: Candidate) -> float:
         if candidate in errors:
@@ -136,7 +131,7 @@ def choose_plan(
         if needed is None:
             return np.inf
         if (name := str(tuple(candidate))) not in kept:
-            kept[name] = float(fitted(candidate, needed).held_out_error)
+            kept[name] = float(fitted(candidate, needed, judges).held_out_error)
         errors[candidate] = kept[name] if np.isfinite(kept[name]) else np.inf
         if report is not None:
             report(candidate, errors[candidate])
@@ -150,7 +145,7 @@ def choose_plan(
     if needed is None:
         raise ValueError(f"expected a budget that pays for a candidate, got {budget:g}; take fewer "
                          "steps, or cheaper levels")  # fmt: skip
-    fit = fitted(best, needed)
+    fit = fitted(best, needed, 0)
     costs = known_costs(pick_levels(ladder, best.levels))
     steps = search.grids[best.grid](best.steps)
     return Choice(best, steps, fit, float(price(fit.plan, costs).costs.sum()), errors)
@@ -204,6 +199,23 @@ def _alone(ladder: Ladder, search: Search, budget: float) -> Iterator[Candidate]
     for grid in search.grids:
         if 2 <= count <= search.most:
             yield Candidate((len(ladder),), grid, count, 0.0, (0, 2))
+
+
+def _fitted(
+    ladder: Ladder,
+    problem: Problem,
+    fine: Fine,
+    search: Search,
+    candidate: Candidate,
+    needed: Bool[np.ndarray, "steps levels"],
+    held_out: int,
+) -> Fit:
+    """`fit_plan` of a candidate."""
+    own = pick_levels(ladder, candidate.levels)
+    steps = search.grids[candidate.grid](candidate.steps)
+    lower, top = candidate.memory
+    return fit_plan(own, along(problem, fine.steps, steps), steps, needed, states_on(fine, steps),
+                    memory=(lower,) * (len(own) - 1) + (top,), held_out=held_out)  # fmt: skip
 
 
 def _check_search(ladder: Ladder, search: Search, budget: float) -> None:
