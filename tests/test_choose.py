@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlem_jax import Ladder, Problem, brownian_path, draw_starts, grids, solve
+from mlem_jax import Ladder, Problem, brownian_path, draw_starts, grids, pick_levels, solve
 from mlem_jax import steps as sp
 from mlem_jax.diagnosis import measure_sensitivities
 from mlem_jax.fitting import (
@@ -148,8 +148,9 @@ def test_the_chosen_plan_is_fitted_on_all_samples():
     own, (whole, fine, density) = ladder(0.02), pilot(ladder(0.02), 24)
     choice = choose_plan(own, whole, fine, density, SEARCH, BUDGET)
     problem, states = along(whole, FINE, choice.steps), states_on(fine, choice.steps)
-    fit = fit_plan(own, problem, choice.steps, choice.fit.plan.needed, states,
-                   memory=choice.candidate.memory)  # fmt: skip
+    kept, memory = pick_levels(own, choice.candidate.levels), choice.candidate.memory
+    fit = fit_plan(kept, problem, choice.steps, choice.fit.plan.needed, states,
+                   memory=memory[-len(kept) :])  # fmt: skip
     np.testing.assert_array_equal(choice.fit.plan.weights, fit.plan.weights)
 
 

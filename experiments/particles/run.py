@@ -1,5 +1,6 @@
 """How methods are run in `experiments.particles.rods`: one path for all, and a row for each."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
@@ -171,6 +172,14 @@ def measure_gamma(task: Task, states: Float[Array, "kept *state"]) -> dict[str, 
 
 
 def fit_power(costs: np.ndarray, errors: np.ndarray) -> tuple[float, float]:
-    """gamma of error ~ cost^(-1/gamma), and its standard error from what the line leaves over."""
-    (slope, _), covariance = np.polyfit(np.log(costs), np.log(errors), 1, cov=True)
-    return float(-1 / slope), float(covariance[0, 0] ** 0.5 / slope**2)
+    """gamma of error ~ cost^(-1/gamma), and its standard error from what the line leaves over.
+
+    NaN where all costs are equal, as seconds of very small levels can be.
+    """
+    x, y = (np.log(each) - np.log(each).mean() for each in (costs, errors))
+    if x @ x < 1e-12:
+        return math.nan, math.nan
+    slope = x @ y / (x @ x)
+    rest = y - slope * x
+    deviation = math.sqrt(rest @ rest / (len(x) - 2) / (x @ x))
+    return float(-1 / slope), float(deviation / slope**2)
