@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from mlem_jax.checks import check_kind, is_number
 from mlem_jax.ladder import Ladder, check_ladder
 from mlem_jax.process import Prediction, Process, convert, predict_data, step_index
-from mlem_jax.types import Condition, Drift, Params, Scalar, State
+from mlem_jax.types import Condition, Drift, Params, Scalar, State, Times
 
 
 class Guidance(NamedTuple):
@@ -41,7 +41,7 @@ class Guidance(NamedTuple):
 def linen(module: Any) -> Drift:
     """A Flax linen module as a level: params are what `module.init` returned."""
 
-    def drift(params: Params, x: State, t: Scalar, *condition: Condition) -> State:
+    def drift(params: Params, x: State, t: Times, *condition: Condition) -> State:
         return module.apply(params, x, t, *condition)
 
     return drift
@@ -57,7 +57,7 @@ def nnx(model: Any) -> tuple[Drift, Params]:
 
     definition, params = flax_nnx.split(model)
 
-    def drift(params: Params, x: State, t: Scalar, *condition: Condition) -> State:
+    def drift(params: Params, x: State, t: Times, *condition: Condition) -> State:
         return flax_nnx.merge(definition, params)(x, t, *condition)
 
     return drift, params
@@ -80,7 +80,7 @@ def at_steps(network: Drift) -> Drift:
     counts.
     """
 
-    def drift(params: Params, x: State, t: Scalar, *condition: Condition) -> State:
+    def drift(params: Params, x: State, t: Times, *condition: Condition) -> State:
         return network(params, x, step_index(t), *condition)
 
     return drift
@@ -102,7 +102,7 @@ def in_dtype(network: Drift, dtype: Any) -> Drift:
         raise TypeError(f"expected a callable network and a floating dtype such as jnp.bfloat16, "
                         f"got {network!r} and {dtype!r}")  # fmt: skip
 
-    def drift(params: Params, x: State, t: Scalar, *condition: Condition) -> State:
+    def drift(params: Params, x: State, t: Times, *condition: Condition) -> State:
         output = network(cast(params, dtype), cast(x, dtype), t, *cast(condition, dtype))
         return jax.tree.map(lambda own, like: own.astype(like.dtype), output, x)
 
@@ -158,7 +158,7 @@ def guided(network: Drift) -> Drift:
         Ho & Salimans 2022, arXiv:2207.12598, equation 6.
     """
 
-    def drift(params: Params, x: State, t: Scalar, given: Guidance) -> State:
+    def drift(params: Params, x: State, t: Times, given: Guidance) -> State:
         check_kind(given, Guidance, "levels.guide makes one, the condition of the problem")
         without, toward = (network(params, x, t, own) for own in (given.null, given.condition))
 

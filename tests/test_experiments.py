@@ -176,7 +176,7 @@ def test_a_level_that_follows_another_is_trained_after_it(pictures, tmp_path):
     drift = shipped.data_level(Architecture(**follower[0]["architecture"]))
     train_levels.main(dataclasses.replace(settings, ladder=alone, out=tmp_path / "b"))
     untaught = shipped.restore_average(tmp_path / "b" / "level_1" / "average")
-    said, taught, own = (drift(params, x, 0.5) for _, params in (follower, teacher, untaught))
+    said, taught, own = (drift(params, x, jnp.float32(0.5)) for _, params in (follower, teacher, untaught))
     assert jnp.mean((said - taught) ** 2) < 0.1 * jnp.mean((own - taught) ** 2)
 
 
