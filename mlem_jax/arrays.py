@@ -9,15 +9,16 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 
 @contextmanager
-def whole_file(file: str | Path, process: int = 0) -> Iterator[IO[bytes]]:
+def whole_file(file: str | Path, process: int = 0) -> Iterator[BufferedIOBase]:
     """A file to be written: it takes its place once it is on disk, all of it, or not at all.
 
     Args:
@@ -78,7 +79,7 @@ def read_arrays(file: str | Path, what: str) -> dict[str, np.ndarray]:
         return arrays_in(stream, f"{what}, an .npz, in {file}")
 
 
-def arrays_in(stream: IO[bytes], what: str) -> dict[str, np.ndarray]:
+def arrays_in(stream: BufferedIOBase, what: str) -> dict[str, np.ndarray]:
     """Every array of an .npz that is open, or in memory, as it was written.
 
     Raises:

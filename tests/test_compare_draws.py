@@ -37,6 +37,7 @@ def settings(tmp_path, monkeypatch):
     return dataclasses.replace(own, papers=tmp_path / "papers.json", few=(2,))
 
 
+@pytest.mark.slow
 def test_every_kind_of_draw_is_compared_and_a_killed_run_goes_on(settings):
     with jax.enable_x64(False):
         compare_draws.run(settings)

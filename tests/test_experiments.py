@@ -176,7 +176,9 @@ def test_a_level_that_follows_another_is_trained_after_it(pictures, tmp_path):
     drift = shipped.data_level(Architecture(**follower[0]["architecture"]))
     train_levels.main(dataclasses.replace(settings, ladder=alone, out=tmp_path / "b"))
     untaught = shipped.restore_average(tmp_path / "b" / "level_1" / "average")
-    said, taught, own = (drift(params, x, jnp.float32(0.5)) for _, params in (follower, teacher, untaught))
+    said, taught, own = (
+        drift(params, x, jnp.float32(0.5)) for _, params in (follower, teacher, untaught)
+    )
     assert jnp.mean((said - taught) ** 2) < 0.1 * jnp.mean((own - taught) ** 2)
 
 
@@ -268,6 +270,7 @@ def test_what_ml_em_of_the_paper_expects_to_pay_is_its_budget():
     assert np.mean(paid) == pytest.approx(30.0, abs=5 * np.std(paid) / 20**0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # Where PyTorch is installed.
 def test_a_fitted_plan_is_compared_with_single_networks_on_pictures_it_has_not_seen(tmp_path):
     settings = fitted.Settings(runs=tmp_path / "runs", out=tmp_path / "results", samplers=("ddim",),

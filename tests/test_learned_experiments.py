@@ -43,6 +43,7 @@ def logged(settings):
     ]
 
 
+@pytest.mark.slow
 def test_learning_goes_on_where_it_was_cut_and_ends_as_unbroken(settings, tmp_path):
     with jax.enable_x64(False):
         learn_gates.run(settings)
@@ -65,6 +66,7 @@ def test_learning_goes_on_where_it_was_cut_and_ends_as_unbroken(settings, tmp_pa
         learn_gates.run(dataclasses.replace(settings, penalty=0.1))
 
 
+@pytest.mark.slow
 def test_error_against_cost_has_every_method_and_goes_on_after_a_kill(settings, tmp_path):
     compared = error_against_cost.Settings(
         ladder=settings.ladder, gates=settings.out / "learned_gates", pilot=settings.pilot,

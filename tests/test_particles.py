@@ -127,6 +127,7 @@ def test_a_power_law_is_found_again():
     assert deviation < 1e-7
 
 
+@pytest.mark.slow
 def test_the_whole_tutorial_runs_on_a_small_ring(tmp_path):
     with jax.enable_x64(False):
         rods.main(rods.Settings(tiny=True, out=tmp_path))

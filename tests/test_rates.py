@@ -62,6 +62,7 @@ def test_the_predicted_exponents_tend_to_their_limits():
         assert found == pytest.approx(limit, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_experiment_runs_and_its_counts_do_not_depend_on_the_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(rates, "NOISE", {"SDE": 0.5})
     rates.run(rates.small(rates.Settings(out=tmp_path), tmp_path))
