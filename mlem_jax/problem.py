@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
-from numpy.typing import ArrayLike
 
 from mlem_jax.noise import BrownianPath, draw_increment
 from mlem_jax.types import Condition, State
@@ -188,7 +188,7 @@ def _map_rows(function: Callable[[Any, int], Any], problem: Problem) -> Problem:
     return Problem(rows(problem.x), noise, rows(problem.condition))
 
 
-def _put(leaf: ArrayLike, place: NamedSharding) -> Array:
+def _put(leaf: Array | np.ndarray, place: NamedSharding) -> Array:
     """The leaf there, also over the devices of several processes, as JAX itself puts no key."""
     if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.device_put(leaf, place)
@@ -236,7 +236,7 @@ def _check_sharding(sharding: NamedSharding) -> None:
         )
 
 
-def _length(leaf: ArrayLike, axis: int, name: str) -> int:
+def _length(leaf: Array | np.ndarray, axis: int, name: str) -> int:
     if jnp.ndim(leaf) <= axis:
         raise ValueError(f"expected a batch axis in {name}, got shape {jnp.shape(leaf)}; a single "
                          "sample is a batch of one")  # fmt: skip
