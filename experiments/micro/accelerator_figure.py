@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 
 def draw(file: Path, result: dict[str, Any]) -> None:
     """Two panels."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), width_ratios=(2, 1))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), width_ratios=(2, 1))
     rows = result["levels"]
     for number, level in enumerate(sorted({row["level"] for row in rows})):
         for dtype, style in (("float32", "o-"), ("bfloat16", "s:")):
@@ -23,7 +23,7 @@ def draw(file: Path, result: dict[str, Any]) -> None:
     left.set_xlabel("batch")
     left.set_ylabel("ms an image")
     left.grid(alpha=0.3, which="both")
-    left.legend(fontsize=7, ncols=2)
+    left.legend(fontsize=7, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     ratios = result["executors"]["ratio_to_floor"]
     middles = np.array([own["median"] for own in ratios.values()])
     spread = [middles - [own["least"] for own in ratios.values()],

@@ -13,6 +13,7 @@ from mlem_jax.frontier import Points, frontier, middle, ratio
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import NullLocator
 
 Mean = Callable[[np.ndarray], np.floating]
 GROUPS: dict[str, tuple[Callable[[dict[str, Any]], bool], dict[str, Any]]] = {
@@ -117,10 +118,14 @@ def draw_fitted(file: Path, rows: Rows) -> None:
             if points:
                 axis.loglog(*np.array(points).T, marker=".", label=name, **style)
         axis.set_title(names[sampler])
+        paid = sorted({round(row["cost"]) for row in own if row["family"] == "single"})
+        axis.set_xticks(paid, [str(each) for each in paid])
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.set_xlabel("cost, evaluations of the top level")
         axis.grid(alpha=0.3, which="both")
     axes[0][0].set_ylabel("mean squared error to the fine solution")
-    axes[0][0].legend(fontsize=8)
+    lines = {line.get_label(): line for axis in axes[0] for line in axis.get_lines()}
+    axes[0][0].legend(handles=[lines[name] for name in GROUPS if name in lines], fontsize=8)
     figure.tight_layout()
     figure.savefig(file, dpi=130)
     plt.close(figure)
