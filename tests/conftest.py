@@ -4,16 +4,18 @@ import os
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
-from jaxtyping import install_import_hook
 
 from tests.typed import check_once_returned
 
 jax.config.update("jax_enable_x64", True)  # Identities are tested to 1e-12.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-install_import_hook("mlem_jax", f"{check_once_returned.__module__}.{check_once_returned.__name__}")
+jaxtyping.install_import_hook(
+    "mlem_jax", f"{check_once_returned.__module__}.{check_once_returned.__name__}"
+)
 
 
 def pytest_configure(config):
@@ -32,6 +34,14 @@ def others_promote():
     """Flax and optax mix dtypes and ranks of their own accord, and so do experiments."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
+
+
+@pytest.fixture(scope="module")
+def untyped():
+    """For input of any type: an answer that is right is not held against an annotation."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

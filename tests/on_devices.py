@@ -149,6 +149,7 @@ def test_a_fit_on_eight_devices_is_that_of_one_to_rounding():
     np.testing.assert_allclose(fits[1].error, fits[0].error, rtol=1e-8)
 
 
+@pytest.mark.usefixtures("others_promote")
 def test_training_on_four_devices_has_the_losses_of_one():
     mesh = jax.make_mesh((4,), ("images",), axis_types=(AUTO,), devices=jax.devices()[:4])
     over, everywhere = (NamedSharding(mesh, PartitionSpec(*spec)) for spec in (("images",), ()))

@@ -108,6 +108,7 @@ def test_closer_levels_are_between_the_lower_and_the_top(small_ladder):
         assert moved.costs == ladder.costs
 
 
+@pytest.mark.slow
 def test_closeness_is_compared_for_every_distance(tmp_path, monkeypatch):
     monkeypatch.setattr(closeness, "ALONE", (4, 10))
     settings = closeness.small(closeness.Settings(out=tmp_path / "results"), tmp_path)

@@ -277,6 +277,7 @@ def test_bad_diagnoses_are_refused():
         diagnose(Ladder(LADDER.drifts, LADDER.params), PROBLEM, STEPS, KEY)
 
 
+@pytest.mark.slow
 def test_the_script_diagnoses_a_ladder_in_a_folder(small_ladder, tmp_path, capsys):
     from experiments.ours import diagnose as script
 

@@ -60,6 +60,7 @@ def final_state(out, level):
         return last, checkpointer.restore((folder / str(last) / "tree").absolute())
 
 
+@pytest.mark.slow
 def test_a_run_cut_by_its_time_limit_ends_as_an_unbroken_one(pictures, two_levels, tmp_path):
     settings = train_levels.Settings(
         data=pictures, ladder=two_levels, size=8, levels=(2,), out=tmp_path / "whole", log_every=10
@@ -158,6 +159,7 @@ def test_a_trained_ladder_is_shipped_with_its_card(pictures, two_levels, tmp_pat
         ship_ladder.main(shipping)
 
 
+@pytest.mark.slow
 def test_a_level_that_follows_another_is_trained_after_it(pictures, tmp_path):
     following, alone = tmp_path / "following.toml", tmp_path / "alone.toml"
     level = SMALL.format(4, 60) + "learning_rate = 3e-3\n"

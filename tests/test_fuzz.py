@@ -8,6 +8,7 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,8 @@ from mlem_jax import steps as tables
 from mlem_jax.noise import store_path
 from tests import bad_inputs as good
 from tests.problems import normals
+
+pytestmark = pytest.mark.usefixtures("untyped")
 
 FUZZ = settings(
     max_examples=250,

@@ -167,6 +167,7 @@ def small_top(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_levels_that_follow_together_can_be_stopped_and_told_apart(small_top):
     settings = follow.Settings(
         data=small_top / "pictures.npz", size=8, top=small_top / "top" / "level_3",

@@ -171,6 +171,7 @@ def test_no_two_curves_look_the_same():
     assert len(styles) == len(shown)
 
 
+@pytest.mark.slow
 def test_the_papers_gates_are_learned_without_knots(settings):
     papers = dataclasses.replace(settings, knots=(), steps=1)
     with jax.enable_x64(False):

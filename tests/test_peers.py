@@ -223,6 +223,7 @@ SCHEMA = {"process": str, "sampler": str, "family": str, "levels": list, "grid":
           "seconds": NUMBER, "best": bool, "distances": (dict, type(None))}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_everything_runs_on_random_networks_and_keeps_its_schema(tmp_path):
     pytest.importorskip("diffusers")
     with jax.enable_x64(False):

@@ -4,12 +4,21 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from beartype import BeartypeConf, FrozenDict, beartype
 from numpy.typing import ArrayLike
 
-# To numpy and pyright a tuple of numbers is an ArrayLike, not to beartype: it has no __reversed__.
 held = beartype(
-    conf=BeartypeConf(hint_overrides=FrozenDict({ArrayLike: object}), is_pep484_tower=True)
+    conf=BeartypeConf(
+        hint_overrides=FrozenDict(
+            {
+                # To numpy a tuple of numbers is an ArrayLike; to beartype it has no __reversed__.
+                ArrayLike: object,
+                int: int | np.integer,
+                float: float | int | np.floating | np.integer,
+            }
+        )
+    )
 )
 
 
