@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
@@ -125,6 +126,32 @@ def errors() -> str:
     return lines(["sampler, budget", *kinds], rows)
 
 
+def accelerator() -> str:
+    """Of each level what it takes, and what half precision changes in it."""
+    result = result_of("accelerator_cpu")
+    settings = result["settings"]
+    took = {(row["level"], row["dtype"], row["batch"]): 1e3 * median(row["seconds"]) / row["batch"]
+            for row in result["levels"]}  # fmt: skip
+    columns = [("float32", batch) for batch in settings["batches"]]
+    columns += [("bfloat16", batch) for batch in settings["half_batches"]]
+    header = ["level", *(f"{dtype}, batch {batch}" for dtype, batch in columns),
+              "bfloat16 changes", "distance to the top"]  # fmt: skip
+    rows = []
+    for own in result["half_precision"]["evaluations"]:
+        each = (took.get((own["level"], *column)) for column in columns)
+        rows.append([str(own["level"]), *("-" if ms is None else f"{ms:.2f} ms" for ms in each),
+                     brief(own["of_half_precision"]),
+                     brief(own["distance_to_top"]) if own["distance_to_top"] else "-"])  # fmt: skip
+    scan = result["executors"]["ratio_to_floor"]["scan"]["median"]
+    learning = result["learning"]["ratio_to_plain"]["learning, 1 tangent"]["median"]
+    return (
+        lines(header, rows) + f"\n\nMilliseconds a picture; mean squares; {result['machine']}. "
+        f"A fitted plan for a budget of {settings['budget']:g}\ntakes {scan:.2f} times the sum of "
+        f"its evaluations, a step of learning {learning:.1f} times a run, and\nthe top is trained "
+        f"on {result['training']['images_per_second']:.0f} pictures a second."
+    )
+
+
 def when() -> str:
     """What was measured for cases that a reader may be in."""
     recipe = {"gates": "learned", "draw": "independent", "of draws": "best"}
@@ -192,6 +219,7 @@ def brief(error: float) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "quickstart": quickstart,
+    "accelerator": accelerator,
     "fitted plans": plans,
     "fitted rivals": rivals,
     "fitted errors": errors,

@@ -2,9 +2,10 @@
 
 The floor of a fitted plan is each of its levels, evaluated as often as the plan does in a scan of
 nothing else, and the noise of all its steps. `solve`, by the executors scan and segments, and the
-floor take turns. Then processes of their own are timed from `import` to the first sample: without
-a compilation cache, with an empty one, and with the one that this left. Writes
-results/floor_<device>.json.
+floor take turns, and so does the plan with its memory left out: what a plan remembers has to be
+moved at every step, and its share is the difference. Then processes of their own are timed from
+`import` to the first sample: without a compilation cache, with an empty one, and with the one that
+this left. Writes results/floor_<device>.json.
 """
 
 import dataclasses
@@ -31,6 +32,7 @@ from experiments.common.samplers import SAMPLERS, path_of
 from experiments.common.timing import in_turns, paired, told
 from experiments.ladders.shipped import SHIPPED, Trained, load, pick
 from mlem_jax import Drift, Ladder, Plan, Problem, Steps, draw_starts, solve
+from mlem_jax.plans import make_plan
 from mlem_jax.problem import increment_at
 from mlem_jax.solver import segments
 from mlem_jax.types import Params
@@ -85,7 +87,7 @@ def main(settings: Settings) -> None:
             rows.append({"budget": budget, "seconds": seconds, "ratio_to_floor": ratios,
                          "evaluations": np.asarray(setting.plan.needed.sum(axis=0)).tolist(),
                          "steps": len(setting.steps.t), "load": machine.load()})  # fmt: skip
-            for name in ("scan", "segments"):
+            for name in list(seconds)[1:]:
                 console.print(f"budget {budget:g}: {name} {told(ratios[name])} of the floor, "
                               f"{np.median(seconds[FLOOR]):.2f} s")  # fmt: skip
         with console.status("first samples"):
@@ -123,6 +125,7 @@ def kinds_of(setting: Setting) -> dict[str, Callable[[], Any]]:
     """`solve` by its executors, and the floor."""
     ladder, problem, steps, plan = setting
     counts = np.asarray(plan.needed.sum(axis=0)).tolist()
+    forgetful = make_plan(plan.weights, plan.needed)
 
     def parts() -> list[jax.Array]:
         ends = [evaluated(drift, params, problem.x, steps.t[0], count)
@@ -133,6 +136,7 @@ def kinds_of(setting: Setting) -> dict[str, Callable[[], Any]]:
     return {
         FLOOR: parts,
         "scan": lambda: solve(*setting),
+        "scan, nothing remembered": lambda: solve(ladder, problem, steps, forgetful),
         "segments": lambda: solve(*setting, executor=segments),
     }
 
