@@ -1,6 +1,7 @@
 """Every test runs in double precision, with nothing promoted silently and every type held to."""
 
 import os
+from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +30,17 @@ def pytest_configure(config):
         os.environ[name.upper()] = str(value)  # Of what tests start as processes of their own.
 
 
+@contextmanager
+def promoting():
+    """As JAX promotes by default."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
 @pytest.fixture
 def others_promote():
     """Flax and optax mix dtypes and ranks of their own accord, and so do experiments."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    with promoting():
         yield
 
 
@@ -53,7 +61,7 @@ def small_ladder(tmp_path):
     for level, base in ((1, 4), (2, 8)):
         architecture = Architecture(base=base, middle=0, scales=1)
         network = UNet(architecture, default_depthwise())
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        with promoting():
             shapes = jax.eval_shape(
                 network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros(1)
             )

@@ -1,6 +1,6 @@
 """What the documentation says is there, without building it: links, contents, versions, modules.
 
-The build itself runs the code of every page (`sphinx-build -nW`, in `.ci/run`).
+The build itself, which takes minutes, runs the code of every page (`sphinx-build -nW`).
 """
 
 import json
