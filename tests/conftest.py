@@ -1,7 +1,17 @@
-"""Every test runs in double precision, with nothing promoted silently and every type held to."""
+"""Every test runs in double precision, with nothing promoted silently and every type held to.
+
+Most of the time goes into compiling, so XLA optimises as little as it can, unless XLA_FLAGS say
+otherwise: `XLA_FLAGS= pytest` compiles as users do. Claims that hang on how operations are fused
+are tested so in processes of their own (test_optimised, test_devices).
+"""
 
 import os
 from contextlib import contextmanager
+from importlib import metadata
+
+_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+if metadata.version("jaxlib").startswith(("0.8.", "0.9.", "0.10.")):
+    os.environ.setdefault("XLA_FLAGS", _FLAGS)  # One that XLA does not know would end the process.
 
 import jax
 import jax.numpy as jnp

@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 def with_devices(count):
     """The environment of a process of so many devices, which is settled when JAX begins."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    flags = f"--xla_force_host_platform_device_count={count}"  # Optimised, as users compile.
     path = os.pathsep.join(filter(None, (str(HERE.parent), os.environ.get("PYTHONPATH"))))
     return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
 

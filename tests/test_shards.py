@@ -220,7 +220,7 @@ def test_two_processes_killed_and_resumed_make_the_bytes_of_one(small_ladder, tm
             port = free.getsockname()[1]
         given = ["--distributed", "--coordinator", f"localhost:{port}", "--processes", "2"]
         # As many devices as one likes in each: here two in the first.
-        flags = "--xla_force_host_platform_device_count={}"
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={{}}"
         return [
             subprocess.Popen(command(small_ladder, folder, *given, "--process", str(number)),
                              env={**os.environ, "XLA_FLAGS": flags.format(2 - number)})
