@@ -103,50 +103,57 @@ def test_the_fine_solution_is_kept_where_candidates_step():
     assert path.shape == (7, 3, 4)
 
 
-@pytest.mark.parametrize(("gap", "cost", "levels"), [(0.02, 1.0, (1, 2)), (2.0, 9.5, (2,))])
-def test_a_lower_level_is_used_where_it_lies_close_and_left_where_it_costs_too_much(
-    gap, cost, levels
-):
-    own, seen = ladder(gap, (cost, 20.0)), {}
-    choice = choose_plan(own, *pilot(own, 48), SEARCH, BUDGET, report=seen.__setitem__)
-    assert choice.candidate.levels == levels
+@pytest.fixture(scope="module")
+def close():
+    """What is chosen where the lower level lies close: its pilot, the choice, all that was tried."""
+    own, seen = ladder(0.02), {}
+    given = pilot(own, 48)
+    return given, choose_plan(own, *given, SEARCH, BUDGET, report=seen.__setitem__), seen
+
+
+def test_a_lower_level_that_costs_too_much_for_its_distance_is_left_out():
+    own = ladder(2.0, (9.5, 20.0))
+    assert choose_plan(own, *pilot(own, 16), SEARCH, BUDGET).candidate.levels == (2,)
+
+
+def test_a_lower_level_that_lies_close_is_used(close):
+    _, choice, seen = close
+    assert choice.candidate.levels == (1, 2)
     assert choice.cost <= BUDGET + 20
     assert seen == choice.errors
     assert min(seen.values()) == choice.errors[choice.candidate]
     assert any(len(candidate.levels) == 1 for candidate in seen)
 
 
-def test_every_place_power_and_memory_is_tried_from_the_best_before():
-    own, seen = ladder(0.02), {}
-    choose_plan(own, *pilot(own, 24), SEARCH, BUDGET, report=seen.__setitem__)
+def test_every_place_power_and_memory_is_tried_from_the_best_before(close):
+    seen = close[2]
     both = [candidate for candidate in seen if len(candidate.levels) == 2]
     assert {candidate.steps for candidate in both} == {16, 24}
     assert {candidate.power for candidate in both} == set(SEARCH.powers)
     assert {candidate.memory for candidate in both} == set(SEARCH.memories)
 
 
-def test_what_is_in_the_cache_is_not_fitted_again():
-    own, cache, seen = ladder(0.02), {}, {}
-    given = own, *pilot(own, 16), SEARCH, BUDGET
-    first = choose_plan(*given, cache=cache)
-    cache |= dict.fromkeys(cache, 7.0) | {str(tuple(first.candidate)): 6.0}
-    again = choose_plan(*given, cache=cache, report=seen.__setitem__)
+def test_what_is_in_the_cache_is_not_fitted_again(close):
+    given, first, seen = *close[:2], {}
+    cache = {str(tuple(candidate)): 7.0 for candidate in close[2]}
+    cache |= {str(tuple(first.candidate)): 6.0}
+    again = choose_plan(ladder(0.02), *given, SEARCH, BUDGET, cache=cache,
+                        report=seen.__setitem__)  # fmt: skip
     assert set(seen.values()) == {6.0, 7.0}
     np.testing.assert_array_equal(again.fit.plan.weights, first.fit.plan.weights)
 
 
-def test_the_chosen_plan_runs_on_new_samples_about_as_well_as_was_said():
-    own, many = ladder(0.02), problem(96)
-    choice = choose_plan(own, *pilot(own, 48), SEARCH, BUDGET)
+def test_the_chosen_plan_runs_on_new_samples_about_as_well_as_was_said(close):
+    own, many, choice = ladder(0.02), problem(96), close[1]
     fine = states_on(fine_solution(own, many, FINE, [choice.steps]), choice.steps)
     ends = solve(own, along(many, FINE, choice.steps), choice.steps, choice.fit.plan)
     error = ((ends - fine[-1]) ** 2)[48:].mean()
     assert 0.3 < float(error / choice.errors[choice.candidate]) < 3
 
 
-def test_the_chosen_plan_is_fitted_on_all_samples():
-    own, (whole, fine, density) = ladder(0.02), pilot(ladder(0.02), 24)
-    choice = choose_plan(own, whole, fine, density, SEARCH, BUDGET)
+def test_the_chosen_plan_is_fitted_on_all_samples(close):
+    (whole, fine, _), choice, _ = close
+    own = ladder(0.02)
     problem, states = along(whole, FINE, choice.steps), states_on(fine, choice.steps)
     kept, memory = pick_levels(own, choice.candidate.levels), choice.candidate.memory
     fit = fit_plan(kept, problem, choice.steps, choice.fit.plan.needed, states,

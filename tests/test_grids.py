@@ -13,7 +13,7 @@ COSINE = pr.cosine()
 EXPLODING = pr.variance_exploding()
 
 
-@given(start=st.floats(0.2, 0.99), end=st.floats(0.001, 0.19), count=st.integers(1, 60))
+@given(start=st.floats(0.2, 0.99), end=st.floats(0.001, 0.19), count=st.sampled_from([1, 2, 9, 60]))
 @settings(deadline=None, max_examples=30)
 def test_grids_have_their_ends_and_fall(start, end, count):
     three = (
