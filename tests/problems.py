@@ -53,13 +53,13 @@ def gaussian_data(process: Process):
     return Ladder((drift,), ((),), (1.0,))
 
 
-def count_conds(jaxpr) -> int:
-    """Conds in a jaxpr and in everything inside it."""
+def count_of(primitive, jaxpr) -> int:
+    """Equations of a primitive in a jaxpr and in everything inside it."""
     total = 0
     for equation in jaxpr.eqns:
-        total += equation.primitive.name == "cond"
+        total += equation.primitive.name == primitive
         for inner in jax.extend.core.jaxprs_in_params(equation.params):
-            total += count_conds(inner)
+            total += count_of(primitive, inner)
     return total
 
 

@@ -189,7 +189,7 @@ def stored(**changes):
 
 GOOD = stored()
 FLIPPED = bytearray(GOOD)
-FLIPPED[len(GOOD) // 3] ^= 1
+FLIPPED[GOOD.index(np.asarray(PLAN.weights).tobytes())] ^= 1
 NESTED = np.array([Attack()], object)
 FILES = {
     "empty": b"", "text": b"a plan", "half": GOOD[: len(GOOD) // 2], "without its end": GOOD[:-1],
@@ -200,8 +200,9 @@ FILES = {
     "weights of whole numbers": stored(weights=np.ones((6, 3), int)),
     "weights of text": stored(weights=np.full((6, 3), "w")),
     "needed no bool": stored(needed=CHANCES), "needed too short": stored(needed=NEEDED[:2]),
-    "memory of another shape": stored(memory_read=np.zeros((6, 2))),
-    "memory of one axis": stored(memory_keep=np.zeros(6)),
+    "memory of another shape": stored(memory_read=np.zeros((5, 2))),
+    "memory of a slot that is not there": stored(memory_store=np.zeros((6, 3), np.int32)),
+    "memory of one axis": stored(memory_store=np.zeros(6, np.int32)),
     "memory a number": stored(memory_read=np.float64(1)),
     "made for infinity": stored(made_for=np.full((6, 3), INF)),
     "weights a number": stored(weights=1.),

@@ -156,9 +156,9 @@ PLAN_KINDS = [
     (PLAN._replace(weights=PLAN.weights[0]), "expected weights"),
     (PLAN._replace(made_for=jnp.zeros((5, 3))), "expected plan.made_for"),
     (PLAN._replace(made_for=jnp.zeros((6, 2))), "expected"),
-    (PLAN._replace(memory=PLAN.memory._replace(read=jnp.zeros((6, 1)))), "expected plan.memory"),
-    (HELD._replace(memory=HELD.memory._replace(keep=HELD.memory.keep[:, :2])), "expected plan.mem"),
-    (HELD._replace(memory=HELD.memory._replace(write=HELD.memory.write[..., :2])), "expected plan"),
+    (PLAN._replace(memory=PLAN.memory._replace(read=jnp.zeros((5, 1)))), "expected plan.memory"),
+    (HELD._replace(memory=HELD.memory._replace(store=HELD.memory.store[:, :2])), "expected plan"),
+    (HELD._replace(memory=HELD.memory._replace(store=HELD.memory.store + 9)), "expected plan.mem"),
     (PLAN._replace(memory=None), "expected"),
     (PLAN._replace(weights=None), "expected"),
 ]

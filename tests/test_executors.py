@@ -15,7 +15,7 @@ from mlem_jax.noise import brownian_path
 from mlem_jax.problem import Problem
 from mlem_jax.solver import reporting, scan, segments, solve, solve_path
 from mlem_jax.steps import dpm_solver_2m, euler_maruyama
-from tests.problems import count_conds, normals, openings_at, wavy
+from tests.problems import count_of, normals, openings_at, wavy
 from tests.test_solve import DRAWN, GRID, LADDER, LOGITS, PATH, PROBLEM, STEPS, X
 
 HELD = plans.trapezoid(openings_at(12, range(12), [0, 5, 6], [0, 7]), STEPS)
@@ -57,7 +57,7 @@ def test_segments_have_no_cond_and_a_level_only_where_it_is_needed():
         return solve(LADDER, Problem(x, PATH), STEPS, DRAWN, executor=executor)
 
     jaxpr = jax.make_jaxpr(partial(run, executor=segments))(X)
-    assert count_conds(jaxpr.jaxpr) == 0
+    assert count_of("cond", jaxpr.jaxpr) == 0
     ran = collections.Counter()
 
     def counted(k, params, x, t):

@@ -94,6 +94,16 @@ def fitted_by_hand(steps, ridge):
     return rows, x
 
 
+def newest_first(plan, counts):
+    """Coefficients of the levels, then of what is remembered of each, the last output first."""
+    runs = np.cumsum(np.asarray(plan.needed, int), axis=0) - np.asarray(plan.needed, int)
+    first = np.cumsum(counts) - counts
+    slots = [first[k] + (runs[:, k] - 1 - age) % count
+             for k, count in enumerate(counts) for age in range(count)]  # fmt: skip
+    read = np.take_along_axis(np.asarray(plan.memory.read), np.stack(slots, axis=1), axis=1)
+    return np.concatenate([plan.weights, read], axis=1)
+
+
 @pytest.mark.parametrize("second_order", [False, True])
 @pytest.mark.parametrize("ridge", [1e-9, 1e-2])
 def test_coefficients_are_those_of_the_normal_equations(second_order, ridge):
@@ -103,7 +113,7 @@ def test_coefficients_are_those_of_the_normal_equations(second_order, ridge):
         steps = sp.dpm_solver_2m(PROCESS, inner, churn=1.0)
     rows, end = fitted_by_hand(steps, ridge)
     found = fit(ridge=ridge, steps=steps)
-    table = np.concatenate([found.plan.weights, found.plan.memory.read], axis=1)
+    table = newest_first(found.plan, MEMORY)
     known = np.asarray(known_before(NEEDED, MEMORY))
     for n, expected in enumerate(rows):
         np.testing.assert_allclose(table[n][known[n]], expected, rtol=1e-7, atol=1e-8)
@@ -123,7 +133,7 @@ def test_one_level_and_a_drift_that_is_polynomial_in_time_give_adams_bashforth()
     found = fit_plan(ladder, Problem(exact[0]), sp.euler_maruyama(grid), np.ones((6, 1), bool),
                      exact, memory=(2,), ridge=1e-13)  # fmt: skip
     for n in range(3, 6):  # The third step still makes up for the first two, which knew too little.
-        own = [*found.plan.weights[n], *found.plan.memory.read[n]]
+        own = newest_first(found.plan, (2,))[n]
         np.testing.assert_allclose(own, [23 / 12, -16 / 12, 5 / 12], atol=1e-5)
 
 

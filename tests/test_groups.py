@@ -12,7 +12,7 @@ from mlem_jax.noise import brownian_path, store_path
 from mlem_jax.problem import Problem, map_parts, take
 from mlem_jax.solver import solve, solve_groups
 from mlem_jax.steps import euler_maruyama
-from tests.problems import count_conds, normals, openings_at, wavy_ladder
+from tests.problems import count_of, normals, openings_at, wavy_ladder
 
 LADDER = wavy_ladder()
 STEPS = euler_maruyama(uniform_grid(0.0, 1.0, 8), lambda t: 0.3 + t)
@@ -61,7 +61,7 @@ def test_offsets_differ_from_group_to_group_and_midpoints_are_all_alike():
 def test_skipped_levels_stay_skipped():
     made = plans.draw_plans(draws.independent, LOGITS, jax.random.key(4), 3)
     jaxpr = jax.make_jaxpr(lambda x: solve_groups(LADDER, Problem(x, PATH), STEPS, made))(X)
-    assert count_conds(jaxpr.jaxpr) == 3
+    assert count_of("cond", jaxpr.jaxpr) == 3
 
 
 def test_a_plan_made_for_other_steps_is_refused_in_any_group():

@@ -14,7 +14,7 @@ from mlem_jax.ladder import Ladder
 from mlem_jax.noise import brownian_path, store_path
 from mlem_jax.problem import Problem
 from mlem_jax.steps import euler_maruyama
-from tests.problems import count_conds, normals, wavy_ladder
+from tests.problems import count_of, normals, wavy_ladder
 from tests.test_gradients import exact_gradient, known_draws
 
 KEY = jax.random.key(5)
@@ -81,7 +81,7 @@ def test_a_step_keeps_its_conds_one_a_level():
     ladder, *_, batch = given = tiled(GIVEN, 4)
     learner = learner_of(given, groups=4, tangents=2)
     jaxpr = jax.make_jaxpr(learner.step)(learner.init(), ladder, batch, KEY)
-    assert count_conds(jaxpr.jaxpr) == 3
+    assert count_of("cond", jaxpr.jaxpr) == 3
 
 
 def test_new_costs_parameters_and_batches_trace_nothing_anew():

@@ -8,12 +8,11 @@ import pytest
 from mlem_jax import draws, gates, plans
 from mlem_jax.grids import log_snr_grid, uniform_grid
 from mlem_jax.noise import brownian_path
-from mlem_jax.plans import Memory
 from mlem_jax.problem import Problem
 from mlem_jax.process import cosine, rectified_flow
 from mlem_jax.solver import init_carry, make_table, segments, solve, solve_chunks, solve_path
 from mlem_jax.steps import ddim, dpm_solver_2m, euler_maruyama
-from tests.problems import count_conds, normals, openings_at, time_ladder, wavy_ladder
+from tests.problems import count_of, normals, openings_at, time_ladder, wavy_ladder
 
 LADDER = wavy_ladder(sizes=(0.6, 0.9, 1.0))
 X = normals(1, 4, 2)
@@ -32,7 +31,7 @@ def test_certain_gates_are_euler_maruyama_and_write_nothing():
         full = plans.full(6, 3, 3)
         np.testing.assert_array_equal(made.weights, full.weights)
         np.testing.assert_array_equal(made.needed, full.needed)
-        assert not made.memory.write.any()
+        assert (made.memory.store == -1).all()
         found = solve(LADDER, Problem(X), steps, made)
         np.testing.assert_array_equal(found, solve(LADDER, Problem(X), steps, full))
 
@@ -171,7 +170,7 @@ def test_two_steps_and_held_differences_live_side_by_side():
     steps = dpm_solver_2m(cosine(), grid)
     made = plans.hold(openings_at(6, range(6), [0, 1, 2, 4, 5]), steps)
     table = make_table(steps, made, X.dtype)
-    assert table.read.shape == (6, 3)  # Two differences, and the estimate before.
+    assert (table.read.shape, table.push.shape) == ((6, 3), (6, 1))
     ladder = wavy_ladder(sizes=(0.6, 0.9))
     x, before, held = X, jnp.zeros_like(X), None
     for n in range(6):
@@ -191,14 +190,17 @@ def test_two_steps_and_held_differences_live_side_by_side():
 
 
 def test_three_remembered_outputs_of_a_level_run_by_numbers_worked_out_by_hand():
-    # F of level 1 at t = n is n + 1. It runs at steps 0, 1, 3 and 4; slots then hold, newest first,
-    # before step 2: 2 1 -, before step 4: 4 2 1, before step 5: 5 4 2.
+    # F of level 1 at t = n is n + 1. It runs at steps 0, 1, 3 and 4, and goes round its slots:
+    # before step 2 they hold 1 2 -, before step 4: 1 2 4, before step 5: 5 2 4.
     ladder = time_ladder([1.0, 1.0], [100.0])
     steps = euler_maruyama(np.arange(7.0))
     needed = np.array([[1, 1, 0, 1, 1, 0], [0, 0, 0, 0, 0, 1]], bool).T
     memory = plans.remember(needed, (3, 0))
-    read = jnp.zeros((6, 3)).at[2].set(jnp.array([10.0, 1.0, 7.0]))
-    read = read.at[4].set(jnp.array([1.0, -1.0, 0.5])).at[5].set(jnp.array([1.0, 2.0, 3.0]))
+    np.testing.assert_array_equal(memory.store, [[0, -1], [1, -1], [-1, -1], [2, -1], [0, -1],
+                                                 [-1, -1]])  # fmt: skip
+    np.testing.assert_array_equal(plans.newest_slots(memory)[:, 0], [-1, 0, 1, 1, 2, 0])
+    read = jnp.zeros((6, 3)).at[2].set(jnp.array([1.0, 10.0, 7.0]))
+    read = read.at[4].set(jnp.array([0.5, -1.0, 1.0])).at[5].set(jnp.array([1.0, 3.0, 2.0]))
     weights = jnp.zeros((6, 2)).at[0, 0].set(2.0).at[4, 0].set(1.0).at[5, 1].set(0.01)
     made = plans.make_plan(weights, jnp.asarray(needed), memory._replace(read=read))
     states = solve_path(ladder, Problem(jnp.zeros(1)), steps, made).states
@@ -217,18 +219,25 @@ def test_slots_of_several_levels_do_not_mix():
     np.testing.assert_allclose(np.diff(states[:, 0]), [0, 0, 101], atol=1e-12)
 
 
-def test_an_estimate_can_be_remembered_too():
-    # m' = F: a slot that is written from the last source is what a multistep method keeps.
-    ladder, steps = time_ladder([1.0, 1.0]), euler_maruyama(np.arange(4.0))
-    keep, write = jnp.zeros((3, 1, 1)), jnp.zeros((3, 1, 2)).at[:, 0, 1].set(1.0)
-    memory = Memory(jnp.full((3, 1), 0.5), keep, write)
-    made = plans.make_plan(jnp.ones((3, 1)), jnp.ones((3, 1), bool), memory)
-    states = solve_path(ladder, Problem(jnp.zeros(1)), steps, made).states
-    # F = 1; 2 + 1/2; 3 + 5/4.
-    np.testing.assert_allclose(np.diff(states[:, 0]), [1.0, 2.5, 4.25], atol=1e-12)
-
-
 # What it costs.
+
+
+def test_an_output_is_written_once_and_nothing_is_moved():
+    needed = openings_at(6, range(6), [0, 3, 5], [0, 2, 5])
+    for counts in ((2, 1, 3), (0, 0, 5)):
+        made = plans.make_plan(jnp.ones((6, 3)), needed, plans.remember(needed, counts))
+        steps = euler_maruyama(UNEVEN)
+        jaxpr = jax.make_jaxpr(lambda x, s=steps, p=made: solve(LADDER, Problem(x), s, p))(X)
+        assert count_of("dynamic_update_slice", jaxpr.jaxpr) == 3
+        assert count_of("concatenate", jaxpr.jaxpr) == 0
+
+
+def test_a_slot_that_is_not_there_is_refused():
+    full = plans.full(6, 3, 3)
+    for slot in (-2, 0, 7):
+        memory = full.memory._replace(store=full.memory.store.at[2, 1].set(slot))
+        with pytest.raises(ValueError, match=r"memory\.store from -1, for none, to -1"):
+            solve(LADDER, Problem(X), euler_maruyama(UNEVEN), full._replace(memory=memory))
 
 
 def test_memory_has_no_cond_and_every_level_has_one():
@@ -238,13 +247,13 @@ def test_memory_has_no_cond_and_every_level_has_one():
         for plan in (plans.full(6, 3, 3), plans.trapezoid(openings, steps),
                      plans.full(6, 3, 3)._replace(memory=memory)):  # fmt: skip
             jaxpr = jax.make_jaxpr(lambda x, s=steps, p=plan: solve(LADDER, Problem(x), s, p))(X)
-            assert count_conds(jaxpr.jaxpr) == 3
+            assert count_of("cond", jaxpr.jaxpr) == 3
 
 
 def test_a_plan_without_memory_carries_zero_slots():
     steps = euler_maruyama(UNEVEN)
     full = plans.full(6, 3, 3)
-    assert [leaf.size for leaf in full.memory] == [0, 0, 0]
+    assert full.memory.read.shape == (6, 0)
     carry = init_carry(make_table(steps, full, X.dtype), X)
     assert carry.memory.shape == (0, *X.shape)
     compiled = jax.jit(lambda x: solve(LADDER, Problem(x), steps, full)).lower(X).compile()
@@ -309,10 +318,10 @@ def test_a_plan_made_in_single_precision_runs_on_the_same_steps_in_double():
 def test_a_plan_with_memory_of_another_size_is_refused():
     steps = euler_maruyama(uniform_grid(0.0, 1.0, 6))
     made = plans.hold(jnp.ones((6, 3), bool), steps)
-    for name in ("read", "keep", "write"):
+    for name in ("read", "store"):
         table = getattr(made.memory, name)[:5]
         cut = made._replace(memory=made.memory._replace(**{name: table}))
-        with pytest.raises(ValueError, match=rf"expected plan\.memory\.{name} of shape \[6, 3"):
+        with pytest.raises(ValueError, match=rf"expected plan\.memory\.{name} of shape \[6, "):
             solve(LADDER, Problem(X), steps, cut)
 
 

@@ -245,7 +245,7 @@ def test_tables_in_a_file_that_do_not_belong_together_are_refused(tmp_path):
     for name, wrong in (
         ("needed", tables["needed"][:3]),
         ("needed", tables["needed"].astype(float)),
-        ("memory_write", tables["memory_write"][:, :, :2]),
+        ("memory_store", tables["memory_store"][:, :1]),
         ("made_for", tables["made_for"][:2]),
         ("weights", tables["weights"][None]),
         ("weights", tables["weights"].astype(complex)),

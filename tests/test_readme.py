@@ -42,7 +42,7 @@ def test_the_examples_run_one_after_the_other(tmp_path):
     assert again == first
     first += "\nassert samples.shape == x.shape and jnp.isfinite(samples).all()\n"
     held += "\nsamples = mlem.solve(ladder, problem, steps, plan)\n"
-    held += "\nassert jnp.isfinite(samples).all() and plan.memory.read.shape == (200, 3)\n"
+    held += "\nassert jnp.isfinite(samples).all() and plan.memory.read.shape == (200, 5)\n"
     fitted += "\nassert fitted.shape == x.shape and choice.cost <= budget + 40\n"
     judged += "\nassert len(kept) == len(diagnosis.advice.kept)\n"
     learned += "\nassert state.step == 3 and best.error == best.errors.min() > 0\n"

@@ -25,7 +25,7 @@ from mlem_jax.solver import (
 )
 from mlem_jax.steps import Steps, ddpm, euler_maruyama, make_steps
 from tests.exact import every_draw
-from tests.problems import count_conds, normals, ornstein_uhlenbeck, ou_ladder, wavy, wavy_ladder
+from tests.problems import count_of, normals, ornstein_uhlenbeck, ou_ladder, wavy, wavy_ladder
 
 KEY = jax.random.key(1)
 GRID = uniform_grid(0.0, 1.0, 12)
@@ -185,7 +185,7 @@ def test_conds_survive_vmap_over_states_one_a_level():
 
     batched = jax.vmap(run)
     jaxpr = jax.make_jaxpr(batched)(X, jnp.arange(4))
-    assert count_conds(jaxpr.jaxpr) == 3
+    assert count_of("cond", jaxpr.jaxpr) == 3
     found = batched(X, jnp.arange(4))
     np.testing.assert_allclose(found, solve(LADDER, PROBLEM, STEPS, DRAWN), atol=1e-12)
 

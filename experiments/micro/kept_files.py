@@ -155,9 +155,8 @@ def of_fits(folder: Path) -> Iterator[Kind]:
 
 def made_plan(version: int) -> Plan:
     """A plan with memory."""
-    memory = Memory(
-        numbers(version, STEPS, 1), numbers(version, STEPS, 1, 1), numbers(version, STEPS, 1, 3)
-    )
+    store = jnp.full((STEPS, 2), version % 2 - 1, jnp.int32)
+    memory = Memory(numbers(version, STEPS, 1), store)
     weights = numbers(version, STEPS, 2)
     return jax.tree.map(jnp.asarray, Plan(weights, weights > 0, memory, numbers(version, STEPS, 3)))
 

@@ -35,7 +35,7 @@ from mlem_jax.evaluate import square_errors
 from mlem_jax.fitting.regression import fit_step
 from mlem_jax.ladder import Ladder
 from mlem_jax.noise import BrownianPath
-from mlem_jax.plans.memory import remember
+from mlem_jax.plans.memory import newest_slots, remember
 from mlem_jax.plans.plan import Memory, Plan, fingerprint, make_plan
 from mlem_jax.problem import Problem, batch_size, increment_at, map_chunks
 from mlem_jax.solver.check import checked_table
@@ -111,7 +111,7 @@ def fit_plan(
     seen = count - held_out
     _check_pilot(problem, steps, ran, fine, seen, len(ladder) + sum(memory))
     known = known_before(ran, memory)
-    base = base_weights(known, memory).astype(table.scale.dtype)
+    base = base_weights(known, slots).astype(table.scale.dtype)
     carry = init_carry(table, problem.x)
     # Rows are cut by numpy: JAX would compile a program for each of them.
     rows, found = jax.tree.map(np.asarray, (table, known, base)), []
@@ -126,7 +126,7 @@ def fit_plan(
         found.append(told)
     coefficients, gaps = (jnp.asarray(np.stack(column)) for column in zip(*found, strict=True))
     weights, read = coefficients[:, : len(ladder)], coefficients[:, len(ladder) :]
-    plan = Plan(weights, ran, Memory(read, slots.keep, slots.write), fingerprint(steps))
+    plan = Plan(weights, ran, slots._replace(read=read), fingerprint(steps))
     errors = square_errors(carry.x, _state(fine, len(ran)))
     left = errors[seen:].mean() if held_out else jnp.asarray(jnp.nan, errors.dtype)
     return Fit(plan, errors[:seen].mean(), left, gaps)
@@ -141,19 +141,15 @@ def known_before(needed: ArrayLike, memory: Sequence[int]) -> Bool[Array, "steps
     return jnp.asarray(np.concatenate([ran, np.array(slots, bool).reshape(-1, len(ran)).T], axis=1))
 
 
-def base_weights(
-    known: Bool[Array, "steps known"], memory: Sequence[int]
-) -> Float[Array, "steps known"]:
+def base_weights(known: Bool[Array, "steps known"], memory: Memory) -> Float[Array, "steps known"]:
     """1 on the best level that runs; where none does, on the last output of the best that has."""
-    table = np.asarray(known)
-    levels = len(memory)
-    newest = levels + np.cumsum([0, *memory[:-1]])
+    table, newest = np.asarray(known), newest_slots(memory)
+    levels = newest.shape[1]
     base = np.zeros(table.shape)
     for n, row in enumerate(table):
-        runs = np.flatnonzero(row[:levels])
-        held = [newest[k] for k in range(levels) if memory[k] and row[newest[k]]]
-        if len(runs) or held:
-            base[n, runs[-1] if len(runs) else held[-1]] = 1
+        runs, held = np.flatnonzero(row[:levels]), newest[n][newest[n] >= 0]
+        if len(runs) or len(held):
+            base[n, runs[-1] if len(runs) else levels + held[-1]] = 1
     return jnp.asarray(base, jnp.result_type(float))
 
 

@@ -96,13 +96,12 @@ def _blocks(
 def _collect(
     outputs: State, increment: State | None, carry: Carry, row: Table, goal: State
 ) -> tuple[State, State, State]:
-    """Levels and slots [values, batch, ...], the step without the estimate, what this should be.
-
-    The slots of a multistep integrator are the last, and have no coefficients.
-    """
-    x, memory = carry
-    values = jax.tree.map(lambda now, then: jnp.concatenate([now, then]), outputs, memory)
-    free = jax.tree.map(lambda x, then: row.scale * x + jnp.tensordot(row.push, then, 1), x, memory)
+    """Levels and slots [values, batch, ...], the step without the estimate, what this should be."""
+    slots = len(row.read)
+    values = jax.tree.map(lambda now, then: jnp.concatenate([now, then[:slots]]), outputs,
+                          carry.memory)  # fmt: skip
+    free = jax.tree.map(lambda x, then: row.scale * x + jnp.tensordot(row.push, then[slots:], 1),
+                        *carry)  # fmt: skip
     if increment is not None:
         free = jax.tree.map(lambda own, xi: own + row.noise * xi, free, increment)
     gain = jnp.where(row.gain == 0, 1, row.gain)
@@ -120,13 +119,13 @@ def _advance(
     coefficients: Float[Array, " known"],
 ) -> Carry:
     """The state and the memory after the step."""
-    estimate = jax.tree.map(
-        lambda each: jnp.tensordot(coefficients, each[: len(coefficients)], 1), values
-    )
+    estimate = jax.tree.map(lambda each: jnp.tensordot(coefficients, each, 1), values)
     moved = jax.tree.map(lambda own, f: own + row.gain * f, free, estimate)
-    memory = jax.tree.map(
-        lambda then, now, f: jnp.tensordot(row.keep, then, 1)
-        + jnp.tensordot(row.write, jnp.concatenate([now, f[None]]), 1),
-        carry.memory, outputs, estimate,
-    )  # fmt: skip
-    return Carry(moved, memory)
+    sources = jax.tree.map(lambda now, f: jnp.concatenate([now, f[None]]), outputs, estimate)
+
+    def store(then: Array, new: Array) -> Array:
+        # The estimate has a place only where an integrator looks back to it.
+        told = new[: len(row.store)]
+        return then.at[row.store].set(told, mode="drop", wrap_negative_indices=False)
+
+    return Carry(moved, jax.tree.map(store, carry.memory, sources))

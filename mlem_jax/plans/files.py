@@ -36,8 +36,8 @@ def load_plan(file: str | Path) -> Plan:
     if set(tables) != set(_NAMES):
         raise ValueError(f"expected the arrays {sorted(_NAMES)} in {file}, got {sorted(tables)}")
     for name, table in tables.items():
-        if table.dtype.kind not in "fb" or table.ndim < 2:
-            raise ValueError(f"the tables in {file} do not belong together: expected floating "
+        if table.dtype.kind not in "fbi" or table.ndim < 2:
+            raise ValueError(f"the tables in {file} do not belong together: expected "
                              f"numbers in rows and columns, got {table.dtype}"
                              f"{list(table.shape)} in {name}")  # fmt: skip
     memory = Memory(*(jnp.asarray(tables[f"memory_{name}"]) for name in Memory._fields))

@@ -1,7 +1,6 @@
 """Plans that remember: outputs of levels, or differences held from one opening to the next.
 
-All of them are the same linear recursion on slots, F += read . m and m' = keep m + write . (o, F);
-what differs is the tables.
+All of them are two tables, F += read . m and m[store_k] = o_k; what differs is the numbers.
 
 An impulse of weight 1/p at an opening stands for the steps at which the gate is closed. Where
 differences change slowly along a path, holding the last one is closer: the estimate of step n is
@@ -31,7 +30,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 from numpy.typing import ArrayLike
 
 from mlem_jax.checks import check_kind, is_count, shape_of
@@ -42,10 +41,9 @@ from mlem_jax.types import Openings, Scalar, Weights
 
 
 def remember(needed: ArrayLike, counts: Sequence[int]) -> Memory:
-    """The last outputs of each level: slots that are shifted by one whenever the level runs.
+    """The last outputs of each level: slots level by level, each a ring that its runs go round.
 
-    Slots go level by level, the last output first. Nothing is read of them yet: put weights into
-    `read`.
+    Nothing is read of them yet: put weights into `read`, for the slots that `newest_slots` tells.
 
     Args:
         needed: whether each level runs [steps, levels].
@@ -62,35 +60,19 @@ def remember(needed: ArrayLike, counts: Sequence[int]) -> Memory:
     if not listed or not all(is_count(each, 0) for each in counts):
         raise ValueError(f"expected a count of at least 0 for each of {levels} levels, got "
                          f"{counts}")  # fmt: skip
-    level = np.repeat(np.arange(levels), counts)
-    slots, newest = len(level), np.diff(level, prepend=-1) != 0
-    shift = np.eye(slots, k=-1) * ~newest[:, None]
-    source = newest[:, None] * (level[:, None] == np.arange(levels + 1))
-    runs = ran[:, level][..., None]
-    keep = jnp.where(runs, jnp.asarray(shift), jnp.eye(slots))
-    write = jnp.where(runs, jnp.asarray(source, keep.dtype), 0.0)
-    return Memory(jnp.zeros((steps, slots), keep.dtype), keep, write)
+    sizes = np.asarray([counts], np.int32)
+    turn = (jnp.cumsum(ran, axis=0, dtype=jnp.int32) - ran.astype(jnp.int32)) % np.maximum(sizes, 1)
+    slot = (np.cumsum(sizes) - sizes).astype(np.int32) + turn
+    return Memory(jnp.zeros((steps, int(sizes.sum()))), jnp.where(ran & (sizes > 0), slot, -1))
 
 
-def last_estimates(steps: int, levels: int, lags: int) -> Memory:
-    """The last estimates F, the newest first: what a multistep method looks back to."""
-    shift = jnp.broadcast_to(jnp.eye(lags, k=-1), (steps, lags, lags))
-    newest = jnp.zeros((steps, lags, levels + 1)).at[:, :1, -1].set(1.0)
-    return Memory(jnp.zeros((steps, lags)), shift, newest)
-
-
-def join_memories(first: Memory, second: Memory) -> Memory:
-    """The slots of both, side by side; neither knows of the other."""
-    dtype = np.promote_types(first.keep.dtype, second.keep.dtype)
-    first, second = jax.tree.map(lambda table: table.astype(dtype), (first, second))
-    apart = jnp.zeros((*first.read.shape, second.read.shape[1]), dtype)
-    above = jnp.concatenate([first.keep, apart], axis=2)
-    below = jnp.concatenate([apart.swapaxes(1, 2), second.keep], axis=2)
-    return Memory(
-        jnp.concatenate([first.read, second.read], axis=1),
-        jnp.concatenate([above, below], axis=1),
-        jnp.concatenate([first.write, second.write], axis=1),
-    )
+def newest_slots(memory: Memory) -> Int[np.ndarray, "steps levels"]:
+    """The slot of each level's last stored output as a step finds it; -1 where there is none."""
+    store = np.asarray(memory.store)
+    newest = np.full_like(store, -1)
+    for n in range(1, len(store)):
+        newest[n] = np.where(store[n - 1] >= 0, store[n - 1], newest[n - 1])
+    return newest
 
 
 def hold(openings: Openings, steps: Steps) -> Plan:
@@ -156,20 +138,44 @@ def _catch_up(openings: Openings, steps: Steps, *, straight: bool) -> Float[Arra
 
 
 def _held(openings: Openings, steps: Steps, caught: Weights) -> Plan:
-    """One slot per difference, read until it is written anew at an opening that is asked for."""
-    levels = caught.shape[1]
+    """The outputs of both levels of a difference, read until an opening that is asked for."""
     opened = jnp.cumsum(openings, axis=0)
     known_before = opened > openings.astype(opened.dtype)
     fresh = jnp.where(openings, 1 + caught, 0)
     old = jnp.where(openings, jnp.where(known_before, -caught, 0), 1.0)
     # A difference is worth holding if the next step asks for it: a closed gate, or a straight line.
     asked = jnp.concatenate([old[1:] != 0, jnp.zeros_like(openings[:1])])
-    renewed = openings & asked
-    difference = jnp.eye(levels, levels + 1) - jnp.eye(levels, levels + 1, k=-1)
-    memory = Memory(
-        old,
-        jnp.where(renewed[..., None], 0.0, jnp.eye(levels)),
-        jnp.where(renewed[..., None], difference, 0.0),
-    )
     plan = weigh_ratios(openings, fresh)
-    return drop_idle(plan._replace(memory=memory, made_for=fingerprint(steps)))
+    plan = plan._replace(memory=_hold_outputs(old, openings & asked))
+    return drop_idle(plan._replace(made_for=fingerprint(steps)))
+
+
+def _hold_outputs(old: Weights, renewed: Openings) -> Memory:
+    """Two slots a level: its own difference may hold one output of it, the next another.
+
+    A new output goes where neither of the two is that is still to be read. The top has no next.
+    """
+    count, levels = old.shape
+    top = np.arange(levels) == levels - 1
+    above = jnp.concatenate([renewed[:, 1:], jnp.zeros_like(renewed[:, :1])], axis=1)
+
+    def body(
+        held: tuple[Int[Array, " levels"], Int[Array, " levels"]],
+        renew: tuple[Bool[Array, " levels"], Bool[Array, " levels"]],
+    ) -> tuple:
+        own, next_one = held
+        both = (renew[0] & renew[1]) | top
+        place = jnp.where(both, 0, jnp.where(renew[0], 1 - next_one, 1 - own))
+        after = jnp.where(renew[0], place, own), jnp.where(renew[1], place, next_one)
+        return after, (own, next_one, jnp.where(renew[0] | renew[1], place, -1))
+
+    begun = jnp.zeros(levels, jnp.int32), jnp.zeros(levels, jnp.int32)
+    own, next_one, place = jax.lax.scan(body, begun, (renewed, above))[1]
+    first = 2 * jnp.arange(levels, dtype=jnp.int32)[None]
+
+    def reading(place: Int[Array, "steps levels"], weights: Weights) -> Float[Array, "steps slots"]:
+        return (jax.nn.one_hot(place, 2, dtype=old.dtype) * weights[..., None]).reshape(count, -1)
+
+    lower = jnp.concatenate([old[:, 1:], jnp.zeros_like(old[:, :1])], axis=1)
+    read = reading(own, old) - reading(next_one, lower)
+    return Memory(read[:, :-1], jnp.where(place >= 0, first + place, -1))

@@ -2,8 +2,8 @@
 
 A plan is the waist of the library. Above it gates, draws and fits decide; below it a loop runs
 
-    F  = weights . o + read . m        o_k = f^k(x, t), evaluated only where needed
-    m' = keep m + write . (o, F)       slots of the state's shape
+    F = weights . o + read . m        o_k = f^k(x, t), evaluated only where needed
+    m[store_k] = o_k                  slots of the state's shape
 
 which knows nothing of a probability or a fit. Plain Euler-Maruyama of one level, a switch from a
 small network to a large one, multilevel draws, differences held from one opening to the next and
@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from mlem_jax.checks import as_table, check_count, check_kind, is_count
@@ -24,18 +25,18 @@ from mlem_jax.types import Weights
 
 
 class Memory(NamedTuple):
-    """What a plan remembers: a linear recursion on slots of the state's shape, zero at the start.
+    """What a plan remembers: outputs of levels, in slots of the state's shape, 0 at the start.
+
+    An output is written once and stays where it is until another takes its slot, so remembering
+    costs a step one reading of the slots and no more; whatever is linear in them is in `read`.
 
     Attributes:
         read: F += read . m, of the slots as the step finds them.
-        keep: m' = keep m + ...; diagonal, or a shift, mostly.
-        write: m' = ... + write . (o_1, ..., o_K, F): of the outputs of the levels at this step,
-            0 where they did not run, and of the estimate.
+        store: the slot that the output of each level goes into where it runs; -1 for none.
     """
 
     read: Float[Array, "steps slots"]
-    keep: Float[Array, "steps slots slots"]
-    write: Float[Array, "steps slots sources"]
+    store: Int[Array, "steps levels"]
 
 
 class Plan(NamedTuple):
@@ -71,8 +72,7 @@ def make_plan(
 
 def no_memory(steps: int, levels: int) -> Memory:
     """Zero slots."""
-    sizes = (0,), (0, 0), (0, levels + 1)
-    return Memory(*(jnp.zeros((steps, *size)) for size in sizes))
+    return Memory(jnp.zeros((steps, 0)), jnp.full((steps, levels), -1, jnp.int32))
 
 
 def fingerprint(steps: Steps) -> Float[Array, "steps 3"]:
@@ -122,8 +122,7 @@ def drop_idle(plan: Plan) -> Plan:
     written to memory stays.
     """
     check_kind(plan, Plan, "make one with the functions of mlem_jax.plans")
-    written = (plan.memory.write[..., :-1] != 0).any(axis=-2)
-    return plan._replace(needed=plan.needed & ((plan.weights != 0) | written))
+    return plan._replace(needed=plan.needed & ((plan.weights != 0) | (plan.memory.store >= 0)))
 
 
 def check_plan(plan: Plan) -> None:
@@ -152,19 +151,24 @@ def check_plan(plan: Plan) -> None:
     shapes = {
         "needed": (plan.needed, (steps, levels)),
         "memory.read": (plan.memory.read, (steps, slots)),
-        "memory.keep": (plan.memory.keep, (steps, slots, slots)),
-        "memory.write": (plan.memory.write, (steps, slots, levels + 1)),
+        "memory.store": (plan.memory.store, (steps, levels)),
         "made_for": (plan.made_for, (steps, 0 if plan.made_for.shape[-1:] == (0,) else 3)),
     }
     for name, (table, shape) in shapes.items():
         if table.shape != shape:
             raise ValueError(f"expected plan.{name} of shape {list(shape)}, as its weights "
                              f"{[steps, levels]} ask, got {list(table.shape)}")  # fmt: skip
-    kinds = {name: np.bool_ if name == "needed" else np.floating for name in shapes}
-    for name, kind in (kinds | {"weights": np.floating}).items():
-        dtype = shapes[name][0].dtype if name in shapes else plan.weights.dtype
-        if not jnp.issubdtype(dtype, kind):
-            raise ValueError(f"expected plan.{name} of a {kind.__name__} dtype, got {dtype}")
+    kinds = {"needed": np.bool_, "memory.store": np.integer}
+    for name, table in ({name: table for name, (table, _) in shapes.items()}
+                        | {"weights": plan.weights}).items():  # fmt: skip
+        if not jnp.issubdtype(table.dtype, kind := kinds.get(name, np.floating)):
+            raise ValueError(f"expected plan.{name} of a {kind.__name__} dtype, got {table.dtype}")
+    if isinstance(plan.memory.store, Tracer):
+        return
+    store = np.asarray(plan.memory.store)
+    if not ((store >= -1) & (store < slots)).all():
+        raise ValueError(f"expected plan.memory.store from -1, for none, to {slots - 1}, the last "
+                         f"slot, got {store.min()} to {store.max()}")  # fmt: skip
 
 
 def _check_level(level: int, levels: int) -> None:

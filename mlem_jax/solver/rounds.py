@@ -34,7 +34,6 @@ from mlem_jax.problem import Problem, batch_size, take
 from mlem_jax.solver.output import evaluate_level
 from mlem_jax.solver.solve import stacked_tables
 from mlem_jax.solver.step import (
-    Carry,
     Sums,
     Table,
     add_output,
@@ -65,7 +64,7 @@ class Round(NamedTuple):
 class Lanes(NamedTuple):
     """Every sample as a batch of one, in the middle of a step: leaves [samples, ...]."""
 
-    carry: Carry
+    x: State
     sums: Sums
 
 
@@ -102,12 +101,12 @@ def solve_each(
     for level, samples, places in make_rounds(plans.needed, batch=batch):
         if level:
             k = level - 1
-            sums = _evaluate(k, ladder.drifts[k], ladder.params[k], lanes.sums, lanes.carry.x,
+            sums = _evaluate(k, ladder.drifts[k], ladder.params[k], lanes.sums, lanes.x,
                              tables, problem.condition, samples, places)  # fmt: skip
             lanes = lanes._replace(sums=sums)
         else:
             lanes = _end(lanes, tables, problem, samples, places)
-    return jax.tree.map(lambda leaf: leaf[:, 0], lanes.carry.x)
+    return jax.tree.map(lambda leaf: leaf[:, 0], lanes.x)
 
 
 def make_rounds(needed: ArrayLike, *, batch: int | None = None) -> list[Round]:
@@ -157,7 +156,8 @@ def _chosen(
 def _begin(x: State, tables: Table) -> Lanes:
     def one(x: State, table: Table) -> Lanes:
         carry = init_carry(table, jax.tree.map(lambda leaf: leaf[None], x))
-        return Lanes(carry, begin_step(carry, jax.tree.map(lambda column: column[0], table)))
+        row = jax.tree.map(lambda column: column[0], table)
+        return Lanes(carry.x, begin_step(carry, row))
 
     return jax.vmap(one)(x, tables)
 
@@ -190,11 +190,11 @@ def _end(lanes: Lanes, tables: Table, problem: Problem, samples: Numbers, places
     """The step of some samples ends, and the next begins."""
 
     def one(lane: Lanes, sample: Int[Array, ""], n: Int[Array, ""]) -> Lanes:
-        increment = _increment_of(problem, sample, n, lane.carry.x)
-        carry = end_step(lane.carry, lane.sums, _row(tables, sample, n), increment)
+        increment = _increment_of(problem, sample, n, lane.x)
+        carry = end_step(lane.x, lane.sums, _row(tables, sample, n), increment)
         # Past the last step there is no row: what begins there is never looked at.
         after = jnp.minimum(n + 1, tables.t.shape[1] - 1)
-        return Lanes(carry, begin_step(carry, _row(tables, sample, after)))
+        return Lanes(carry.x, begin_step(carry, _row(tables, sample, after)))
 
     some = jax.tree.map(lambda leaf: leaf[samples], lanes)
     return _put(lanes, samples, jax.vmap(one)(some, samples, places))

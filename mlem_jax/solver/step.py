@@ -17,9 +17,12 @@ has every difference at the same point, so the sum can be taken by level instead
 level k appears with B_k/p_k in its own difference and with -B_{k+1}/p_{k+1} in the next. That
 weight is the plan's. What is remembered of earlier steps enters linearly too, so the step is
 
-    F  = weights . o + read . m             o_k = f^k(x, t), each evaluated at most once
+    F  = read . m + weights . o             o_k = f^k(x, t), each evaluated at most once
+    m[store_k] = o_k                        for each level that runs and is remembered
     x' = scale x + gain F + push . m + noise xi
-    m' = keep m + write . (o, F)
+    m[store_F] = F                          for a multistep method
+
+`read` finds the slots as they were before the step, `push` those that hold earlier estimates.
 """
 
 from functools import partial
@@ -28,10 +31,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from mlem_jax.ladder import Ladder
-from mlem_jax.plans.memory import join_memories, last_estimates
 from mlem_jax.plans.plan import Plan
 from mlem_jax.solver.output import evaluate_level
 from mlem_jax.steps import Steps
@@ -39,31 +41,31 @@ from mlem_jax.types import Condition, Drift, Params, State
 
 
 class Table(NamedTuple):
-    """All that the loop is told, one row per step: a plan and an integrator on common slots.
+    """All that the loop is told, one row per step: a plan and an integrator.
+
+    Slots are those of the plan, then one for each earlier estimate that the integrator looks to.
 
     Attributes:
         t: the time at which the levels are evaluated.
         scale: of the state.
         gain: of the estimate F.
         noise: of the standard normal vector.
-        push: of the slots, in the state.
+        push: of earlier estimates, in the state.
         weights: of the levels' outputs, in F.
         needed: whether a level is evaluated.
-        read: of the slots, in F.
-        keep: of the slots, in the slots of the next step.
-        write: of the levels' outputs and of F, in the slots of the next step.
+        read: of the slots of the plan, in F.
+        store: where the output of each level goes, then where F goes; -1 for nowhere.
     """
 
     t: Float[Array, "*steps"]
     scale: Float[Array, "*steps"]
     gain: Float[Array, "*steps"]
     noise: Float[Array, "..."]
-    push: Float[Array, "*steps slots"]
+    push: Float[Array, "*steps lags"]
     weights: Float[Array, "*steps levels"]
     needed: Bool[Array, "*steps levels"]
     read: Float[Array, "*steps slots"]
-    keep: Float[Array, "*steps slots slots"]
-    write: Float[Array, "*steps slots sources"]
+    store: Int[Array, "*steps sources"]
 
 
 class Carry(NamedTuple):
@@ -84,30 +86,32 @@ class Sums(NamedTuple):
 
     Attributes:
         estimate: F, like the state.
-        kept: the slots of the next step, but for what F writes into them.
+        memory: the slots, with the outputs of this step in them.
     """
 
     estimate: State
-    kept: State
+    memory: State
 
 
 @partial(jax.jit, static_argnums=2)
 def make_table(steps: Steps, plan: Plan, dtype: Any) -> Table:
-    """The plan's slots, then one for each estimate that a multistep method looks back to."""
-    count, levels = plan.weights.shape
-    lags = steps.push.shape[1]
-    memory = join_memories(plan.memory, last_estimates(count, levels, lags))
-    push = jnp.concatenate([jnp.zeros_like(memory.read[:, lags:]), steps.push], axis=1)
-    columns = {
-        "t": steps.t, "scale": steps.scale, "gain": steps.gain, "noise": steps.noise, "push": push,
-        "weights": plan.weights, **memory._asdict(),
-    }  # fmt: skip
-    return Table(**{name: each.astype(dtype) for name, each in columns.items()}, needed=plan.needed)
+    """The plan's slots, then a ring of the estimates that a multistep method looks back to."""
+    (count, slots), lags = plan.memory.read.shape, steps.push.shape[1]
+    store, push = plan.memory.store, steps.push
+    if lags:
+        number = np.arange(count, dtype=np.int32)
+        store = jnp.concatenate([store, slots + number[:, None] % lags], axis=1)
+        age = (number[:, None] - 1 - np.arange(lags)) % lags  # Of the estimate in each slot.
+        push = jnp.take_along_axis(push, age, axis=1)
+    columns = {"t": steps.t, "scale": steps.scale, "gain": steps.gain, "noise": steps.noise,
+               "push": push, "weights": plan.weights, "read": plan.memory.read}  # fmt: skip
+    return Table(**{name: each.astype(dtype) for name, each in columns.items()},
+                 needed=plan.needed, store=store)  # fmt: skip
 
 
 def init_carry(table: Table, x: State) -> Carry:
     """The carry before the first step: nothing is remembered yet, all slots are zero."""
-    slots = table.read.shape[-1]
+    slots = table.read.shape[-1] + table.push.shape[-1]
     return Carry(x, jax.tree.map(lambda leaf: jnp.zeros((slots, *leaf.shape), leaf.dtype), x))
 
 
@@ -118,7 +122,7 @@ def mlem_step(
     increment: State | None = None,
     condition: Condition = None,
 ) -> Carry:
-    """x' = scale x + gain F + push . m + noise xi;  m' = keep m + write . (o, F).
+    """x' = scale x + gain F + push . m + noise xi,  F = read . m + weights . o;  m[store_k] = o_k.
 
     Args:
         ladder: the levels.
@@ -133,6 +137,10 @@ def mlem_step(
     """
     x = carry.x
     sums = begin_step(carry, row)
+    known = isinstance(row.needed, np.ndarray)
+    # Without the barriers more would be fused than across a cond, and rounded otherwise.
+    barrier = jax.lax.optimization_barrier
+    sums = barrier(sums) if known else sums
     for k, (drift, params) in enumerate(zip(ladder.drifts, ladder.params, strict=True)):
 
         def run(
@@ -144,35 +152,36 @@ def mlem_step(
         ) -> Sums:
             return add_output(sums, row, k, evaluate_level(k, drift, params, *given))
 
-        if isinstance(row.needed, np.ndarray):
-            # Without the barriers more would be fused than across a cond, and rounded otherwise.
-            barrier = jax.lax.optimization_barrier
-            sums = barrier(run(*barrier((sums, (x, row.t, condition))))) if row.needed[k] else sums
+        if known:
+            sums = barrier(run(sums, barrier((x, row.t, condition)))) if row.needed[k] else sums
         else:
             # The sums pass through, so the branch not taken does nothing: not even a copy.
             sums = jax.lax.cond(row.needed[k], run, lambda sums: sums, sums)
-    return end_step(carry, sums, row, increment)
+    return end_step(x, sums, row, increment)
 
 
 def begin_step(carry: Carry, row: Table) -> Sums:
-    """read . m and keep m."""
-    return Sums(_dot(row.read, carry.memory), _dot(row.keep, carry.memory))
+    """F = read . m."""
+    return Sums(_dot(row.read, carry.memory, 0), carry.memory)
 
 
 def add_output(sums: Sums, row: Table, k: int, output: State) -> Sums:
-    """What o_k adds to both sums."""
-    estimate = _add(sums.estimate, row.weights[k], output)
-    return Sums(estimate, _add(sums.kept, row.write[:, k], output))
+    """F + weights_k o_k;  m[store_k] = o_k."""
+    estimate = jax.tree.map(lambda f, own: f + row.weights[k] * own, sums.estimate, output)
+    slots = len(row.read)  # The others are the integrator's.
+    return Sums(estimate, _store(sums.memory, row.store[k], output) if slots else sums.memory)
 
 
-def end_step(carry: Carry, sums: Sums, row: Table, increment: State | None) -> Carry:
-    """x' and m', once both sums are complete."""
-    x, memory = carry
-    moved = jax.tree.map(lambda x, f: row.scale * x + row.gain * f, x, sums.estimate)
-    moved = jax.tree.map(jnp.add, moved, _dot(row.push, memory)) if len(row.push) else moved
+def end_step(x: State, sums: Sums, row: Table, increment: State | None) -> Carry:
+    """x' = scale x + gain F + push . m + noise xi;  m[store_F] = F."""
+    estimate, memory = sums
+    moved = jax.tree.map(lambda x, f: row.scale * x + row.gain * f, x, estimate)
+    if len(row.push):
+        moved = jax.tree.map(jnp.add, moved, _dot(row.push, memory, len(row.read)))
+        memory = _store(memory, row.store[-1], estimate)
     if increment is not None:
         moved = add_noise(moved, row.noise, increment)
-    return Carry(moved, _add(sums.kept, row.write[:, -1], sums.estimate))
+    return Carry(moved, memory)
 
 
 def add_noise(x: State, noise: Float[Array, "*broadcast"], increment: State) -> State:
@@ -180,20 +189,24 @@ def add_noise(x: State, noise: Float[Array, "*broadcast"], increment: State) -> 
     return jax.tree.map(lambda x, xi: x + jnp.broadcast_to(noise, xi.shape) * xi, x, increment)
 
 
-def _dot(coefficients: Float[Array, "*rows slots"], memory: State) -> State:
-    """Sums over the slots; in full precision, also where products are cut short by default."""
-    return jax.tree.map(
-        lambda leaf: jnp.tensordot(coefficients, leaf, 1, precision="highest"), memory
-    )
+def _dot(coefficients: Float[Array, " some"], memory: State, first: int) -> State:
+    """Sum over some slots, from the first on; in full precision, where products are cut short too.
+
+    A matrix product, as it is compiled alike everywhere: a sum may be fused with what comes next.
+    """
+
+    def dot(leaf: Array) -> Array:
+        rest = len(leaf) - first - len(coefficients)
+        return jnp.tensordot(jnp.pad(coefficients, (first, rest)), leaf, 1, precision="highest")
+
+    return jax.tree.map(dot, memory)
 
 
-def _add(sums: State, coefficients: Float[Array, "*slots"], output: State) -> State:
-    """sums + coefficients (x) output."""
-    if coefficients.ndim and not len(coefficients):
-        return sums
+def _store(memory: State, slot: Int[Array, ""], output: State) -> State:
+    """m[slot] = output; as it was if the slot is -1."""
 
-    def add(total: Array, own: Array) -> Array:
-        factors = coefficients.reshape(*coefficients.shape, *(1,) * own.ndim)
-        return total + factors * own.reshape(*(1,) * coefficients.ndim, *own.shape)
+    def put(leaf: Array, own: Array) -> Array:
+        before = jax.lax.dynamic_index_in_dim(leaf, slot, keepdims=False)
+        return jax.lax.dynamic_update_index_in_dim(leaf, jnp.where(slot < 0, before, own), slot, 0)
 
-    return jax.tree.map(add, sums, output)
+    return jax.tree.map(put, memory, output)
