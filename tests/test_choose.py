@@ -105,7 +105,7 @@ def test_the_fine_solution_is_kept_where_candidates_step():
 
 @pytest.fixture(scope="module")
 def close():
-    """What is chosen where the lower level lies close: its pilot, the choice, all that was tried."""
+    """Where the lower level lies close: the pilot, what is chosen, and all that was tried."""
     own, seen = ladder(0.02), {}
     given = pilot(own, 48)
     return given, choose_plan(own, *given, SEARCH, BUDGET, report=seen.__setitem__), seen
@@ -134,12 +134,11 @@ def test_every_place_power_and_memory_is_tried_from_the_best_before(close):
 
 
 def test_what_is_in_the_cache_is_not_fitted_again(close):
-    given, first, seen = *close[:2], {}
-    cache = {str(tuple(candidate)): 7.0 for candidate in close[2]}
-    cache |= {str(tuple(first.candidate)): 6.0}
+    given, first, tried = close
+    cache, seen = {str(tuple(candidate)): 7.0 + error for candidate, error in tried.items()}, {}
     again = choose_plan(ladder(0.02), *given, SEARCH, BUDGET, cache=cache,
                         report=seen.__setitem__)  # fmt: skip
-    assert set(seen.values()) == {6.0, 7.0}
+    assert seen == {candidate: 7.0 + error for candidate, error in tried.items()}
     np.testing.assert_array_equal(again.fit.plan.weights, first.fit.plan.weights)
 
 

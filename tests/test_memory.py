@@ -255,7 +255,7 @@ def test_a_plan_without_memory_carries_zero_slots():
     full = plans.full(6, 3, 3)
     assert full.memory.read.shape == (6, 0)
     carry = init_carry(make_table(steps, full, X.dtype), X)
-    assert carry.memory.shape == (0, *X.shape)
+    assert carry.memory.shape == carry.estimates.shape == (0, *X.shape)
     compiled = jax.jit(lambda x: solve(LADDER, Problem(x), steps, full)).lower(X).compile()
     held = plans.trapezoid(openings_at(6, range(6), [0, 3], [0, 3]), steps)
     kept = jax.jit(lambda x: solve(LADDER, Problem(x), steps, held)).lower(X).compile()

@@ -97,11 +97,9 @@ def _collect(
     outputs: State, increment: State | None, carry: Carry, row: Table, goal: State
 ) -> tuple[State, State, State]:
     """Levels and slots [values, batch, ...], the step without the estimate, what this should be."""
-    slots = len(row.read)
-    values = jax.tree.map(lambda now, then: jnp.concatenate([now, then[:slots]]), outputs,
-                          carry.memory)  # fmt: skip
-    free = jax.tree.map(lambda x, then: row.scale * x + jnp.tensordot(row.push, then[slots:], 1),
-                        *carry)  # fmt: skip
+    values = jax.tree.map(lambda now, then: jnp.concatenate([now, then]), outputs, carry.memory)
+    free = jax.tree.map(lambda x, then: row.scale * x + jnp.tensordot(row.push, then, 1),
+                        carry.x, carry.estimates)  # fmt: skip
     if increment is not None:
         free = jax.tree.map(lambda own, xi: own + row.noise * xi, free, increment)
     gain = jnp.where(row.gain == 0, 1, row.gain)
@@ -118,14 +116,13 @@ def _advance(
     row: Table,
     coefficients: Float[Array, " known"],
 ) -> Carry:
-    """The state and the memory after the step."""
+    """The state, the memory and the estimates after the step."""
     estimate = jax.tree.map(lambda each: jnp.tensordot(coefficients, each, 1), values)
     moved = jax.tree.map(lambda own, f: own + row.gain * f, free, estimate)
-    sources = jax.tree.map(lambda now, f: jnp.concatenate([now, f[None]]), outputs, estimate)
 
-    def store(then: Array, new: Array) -> Array:
-        # The estimate has a place only where an integrator looks back to it.
-        told = new[: len(row.store)]
-        return then.at[row.store].set(told, mode="drop", wrap_negative_indices=False)
+    def store(then: Array, outputs: Array) -> Array:
+        return then.at[row.store].set(outputs, mode="drop", wrap_negative_indices=False)
 
-    return Carry(moved, jax.tree.map(store, carry.memory, sources))
+    estimates = jax.tree.map(lambda f, e: jnp.concatenate([f[None], e])[: len(e)],
+                             estimate, carry.estimates)  # fmt: skip
+    return Carry(moved, jax.tree.map(store, carry.memory, outputs), estimates)

@@ -34,6 +34,7 @@ from mlem_jax.problem import Problem, batch_size, take
 from mlem_jax.solver.output import evaluate_level
 from mlem_jax.solver.solve import stacked_tables
 from mlem_jax.solver.step import (
+    Carry,
     Sums,
     Table,
     add_output,
@@ -64,7 +65,7 @@ class Round(NamedTuple):
 class Lanes(NamedTuple):
     """Every sample as a batch of one, in the middle of a step: leaves [samples, ...]."""
 
-    x: State
+    carry: Carry
     sums: Sums
 
 
@@ -101,12 +102,12 @@ def solve_each(
     for level, samples, places in make_rounds(plans.needed, batch=batch):
         if level:
             k = level - 1
-            sums = _evaluate(k, ladder.drifts[k], ladder.params[k], lanes.sums, lanes.x,
+            sums = _evaluate(k, ladder.drifts[k], ladder.params[k], lanes.sums, lanes.carry.x,
                              tables, problem.condition, samples, places)  # fmt: skip
             lanes = lanes._replace(sums=sums)
         else:
             lanes = _end(lanes, tables, problem, samples, places)
-    return jax.tree.map(lambda leaf: leaf[:, 0], lanes.x)
+    return jax.tree.map(lambda leaf: leaf[:, 0], lanes.carry.x)
 
 
 def make_rounds(needed: ArrayLike, *, batch: int | None = None) -> list[Round]:
@@ -157,7 +158,7 @@ def _begin(x: State, tables: Table) -> Lanes:
     def one(x: State, table: Table) -> Lanes:
         carry = init_carry(table, jax.tree.map(lambda leaf: leaf[None], x))
         row = jax.tree.map(lambda column: column[0], table)
-        return Lanes(carry.x, begin_step(carry, row))
+        return _lane(carry, row)
 
     return jax.vmap(one)(x, tables)
 
@@ -190,14 +191,20 @@ def _end(lanes: Lanes, tables: Table, problem: Problem, samples: Numbers, places
     """The step of some samples ends, and the next begins."""
 
     def one(lane: Lanes, sample: Int[Array, ""], n: Int[Array, ""]) -> Lanes:
-        increment = _increment_of(problem, sample, n, lane.x)
-        carry = end_step(lane.x, lane.sums, _row(tables, sample, n), increment)
+        increment = _increment_of(problem, sample, n, lane.carry.x)
+        carry = end_step(lane.carry, lane.sums, _row(tables, sample, n), increment)
         # Past the last step there is no row: what begins there is never looked at.
         after = jnp.minimum(n + 1, tables.t.shape[1] - 1)
-        return Lanes(carry.x, begin_step(carry, _row(tables, sample, after)))
+        return _lane(carry, _row(tables, sample, after))
 
     some = jax.tree.map(lambda leaf: leaf[samples], lanes)
     return _put(lanes, samples, jax.vmap(one)(some, samples, places))
+
+
+def _lane(carry: Carry, row: Table) -> Lanes:
+    """The next step begun; what is remembered is in its sums alone."""
+    sums = begin_step(carry, row)
+    return Lanes(carry._replace(memory=jax.tree.map(lambda leaf: leaf[:0], carry.memory)), sums)
 
 
 def _row(tables: Table, sample: Int[Array, ""], n: Int[Array, ""]) -> Table:

@@ -19,10 +19,8 @@ weight is the plan's. What is remembered of earlier steps enters linearly too, s
 
     F  = read . m + weights . o             o_k = f^k(x, t), each evaluated at most once
     m[store_k] = o_k                        for each level that runs and is remembered
-    x' = scale x + gain F + push . m + noise xi
-    m[store_F] = F                          for a multistep method
-
-`read` finds the slots as they were before the step, `push` those that hold earlier estimates.
+    x' = scale x + gain F + push . e + noise xi
+    e' = (F, e without its last)            earlier estimates, if the integrator looks back to any
 """
 
 from functools import partial
@@ -43,8 +41,6 @@ from mlem_jax.types import Condition, Drift, Params, State
 class Table(NamedTuple):
     """All that the loop is told, one row per step: a plan and an integrator.
 
-    Slots are those of the plan, then one for each earlier estimate that the integrator looks to.
-
     Attributes:
         t: the time at which the levels are evaluated.
         scale: of the state.
@@ -53,8 +49,8 @@ class Table(NamedTuple):
         push: of earlier estimates, in the state.
         weights: of the levels' outputs, in F.
         needed: whether a level is evaluated.
-        read: of the slots of the plan, in F.
-        store: where the output of each level goes, then where F goes; -1 for nowhere.
+        read: of the slots, in F.
+        store: the slot that the output of each level goes into; -1 for none.
     """
 
     t: Float[Array, "*steps"]
@@ -65,7 +61,7 @@ class Table(NamedTuple):
     weights: Float[Array, "*steps levels"]
     needed: Bool[Array, "*steps levels"]
     read: Float[Array, "*steps slots"]
-    store: Int[Array, "*steps sources"]
+    store: Int[Array, "*steps levels"]
 
 
 class Carry(NamedTuple):
@@ -75,10 +71,13 @@ class Carry(NamedTuple):
         x: the state.
         memory: the slots, like the state with a leading axis [slots]; of no slots where nothing
             is remembered.
+        estimates: the last F, newest first, with a leading axis [lags]; of none for one-step
+            methods.
     """
 
     x: State
     memory: State
+    estimates: State
 
 
 class Sums(NamedTuple):
@@ -95,24 +94,20 @@ class Sums(NamedTuple):
 
 @partial(jax.jit, static_argnums=2)
 def make_table(steps: Steps, plan: Plan, dtype: Any) -> Table:
-    """The plan's slots, then a ring of the estimates that a multistep method looks back to."""
-    (count, slots), lags = plan.memory.read.shape, steps.push.shape[1]
-    store, push = plan.memory.store, steps.push
-    if lags:
-        number = np.arange(count, dtype=np.int32)
-        store = jnp.concatenate([store, slots + number[:, None] % lags], axis=1)
-        age = (number[:, None] - 1 - np.arange(lags)) % lags  # Of the estimate in each slot.
-        push = jnp.take_along_axis(push, age, axis=1)
+    """The columns of both, in the dtype of the state."""
     columns = {"t": steps.t, "scale": steps.scale, "gain": steps.gain, "noise": steps.noise,
-               "push": push, "weights": plan.weights, "read": plan.memory.read}  # fmt: skip
+               "push": steps.push, "weights": plan.weights, "read": plan.memory.read}  # fmt: skip
     return Table(**{name: each.astype(dtype) for name, each in columns.items()},
-                 needed=plan.needed, store=store)  # fmt: skip
+                 needed=plan.needed, store=plan.memory.store)  # fmt: skip
 
 
 def init_carry(table: Table, x: State) -> Carry:
     """The carry before the first step: nothing is remembered yet, all slots are zero."""
-    slots = table.read.shape[-1] + table.push.shape[-1]
-    return Carry(x, jax.tree.map(lambda leaf: jnp.zeros((slots, *leaf.shape), leaf.dtype), x))
+
+    def zeros(count: int) -> State:
+        return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), x)
+
+    return Carry(x, zeros(table.read.shape[-1]), zeros(table.push.shape[-1]))
 
 
 def mlem_step(
@@ -122,11 +117,11 @@ def mlem_step(
     increment: State | None = None,
     condition: Condition = None,
 ) -> Carry:
-    """x' = scale x + gain F + push . m + noise xi,  F = read . m + weights . o;  m[store_k] = o_k.
+    """x' = scale x + gain F + push . e + noise xi,  F = read . m + weights . o;  m[store_k] = o_k.
 
     Args:
         ladder: the levels.
-        carry: state and memory.
+        carry: state, memory and earlier estimates.
         row: of the table. Where `row.needed` is a numpy array, known while tracing, there is no
             predicate.
         increment: xi, like the state; None for an ODE.
@@ -157,31 +152,35 @@ def mlem_step(
         else:
             # The sums pass through, so the branch not taken does nothing: not even a copy.
             sums = jax.lax.cond(row.needed[k], run, lambda sums: sums, sums)
-    return end_step(x, sums, row, increment)
+    return end_step(carry, sums, row, increment)
 
 
 def begin_step(carry: Carry, row: Table) -> Sums:
     """F = read . m."""
-    return Sums(_dot(row.read, carry.memory, 0), carry.memory)
+    return Sums(_dot(row.read, carry.memory), carry.memory)
 
 
 def add_output(sums: Sums, row: Table, k: int, output: State) -> Sums:
     """F + weights_k o_k;  m[store_k] = o_k."""
     estimate = jax.tree.map(lambda f, own: f + row.weights[k] * own, sums.estimate, output)
-    slots = len(row.read)  # The others are the integrator's.
-    return Sums(estimate, _store(sums.memory, row.store[k], output) if slots else sums.memory)
+    return Sums(
+        estimate, _store(sums.memory, row.store[k], output) if len(row.read) else sums.memory
+    )
 
 
-def end_step(x: State, sums: Sums, row: Table, increment: State | None) -> Carry:
-    """x' = scale x + gain F + push . m + noise xi;  m[store_F] = F."""
+def end_step(carry: Carry, sums: Sums, row: Table, increment: State | None) -> Carry:
+    """x' = scale x + gain F + push . e + noise xi;  e' = (F, e without its last)."""
     estimate, memory = sums
-    moved = jax.tree.map(lambda x, f: row.scale * x + row.gain * f, x, estimate)
+    moved = jax.tree.map(lambda x, f: row.scale * x + row.gain * f, carry.x, estimate)
+    estimates = carry.estimates
     if len(row.push):
-        moved = jax.tree.map(jnp.add, moved, _dot(row.push, memory, len(row.read)))
-        memory = _store(memory, row.store[-1], estimate)
+        moved = jax.tree.map(jnp.add, moved, _dot(row.push, estimates))
+        estimates = jax.tree.map(
+            lambda e, f: jnp.concatenate([f[None], e[:-1]]), estimates, estimate
+        )
     if increment is not None:
         moved = add_noise(moved, row.noise, increment)
-    return Carry(moved, memory)
+    return Carry(moved, memory, estimates)
 
 
 def add_noise(x: State, noise: Float[Array, "*broadcast"], increment: State) -> State:
@@ -189,17 +188,14 @@ def add_noise(x: State, noise: Float[Array, "*broadcast"], increment: State) -> 
     return jax.tree.map(lambda x, xi: x + jnp.broadcast_to(noise, xi.shape) * xi, x, increment)
 
 
-def _dot(coefficients: Float[Array, " some"], memory: State, first: int) -> State:
-    """Sum over some slots, from the first on; in full precision, where products are cut short too.
+def _dot(coefficients: Float[Array, " slots"], memory: State) -> State:
+    """Sums over the slots; in full precision, also where products are cut short by default.
 
     A matrix product, as it is compiled alike everywhere: a sum may be fused with what comes next.
     """
-
-    def dot(leaf: Array) -> Array:
-        rest = len(leaf) - first - len(coefficients)
-        return jnp.tensordot(jnp.pad(coefficients, (first, rest)), leaf, 1, precision="highest")
-
-    return jax.tree.map(dot, memory)
+    return jax.tree.map(
+        lambda leaf: jnp.tensordot(coefficients, leaf, 1, precision="highest"), memory
+    )
 
 
 def _store(memory: State, slot: Int[Array, ""], output: State) -> State:
