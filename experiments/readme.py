@@ -152,6 +152,27 @@ def accelerator() -> str:
     )
 
 
+def floor() -> str:
+    """What `solve` takes over the sum of its evaluations, and the time to a first sample."""
+    result = result_of("floor_cpu")
+    kinds = ("scan", "scan, nothing remembered", "segments")
+    rows = []
+    for row in result["rows"]:
+        ratios = (row["ratio_to_floor"][kind] for kind in kinds)
+        told = (f"{own['median']:.2f} ({own['least']:.2f}-{own['most']:.2f})" for own in ratios)
+        rows.append([f"{row['budget']:g}", str(row["steps"]), *told])
+    starts = {
+        name: sum(median([each[part] for each in own]) for part in own[0] if "second" not in part)
+        for name, own in result["first_sample"].items()
+    }
+    return (
+        lines(["budget", "steps", *kinds], rows) + "\n\nMedian of paired runs, in brackets least "
+        f"and most; {result['machine']}. From `import` to the first\nsample it takes "
+        f"{starts['no cache']:.0f} s without JAX's cache of compiled programs, "
+        f"{starts['the cache of the last run']:.0f} s with the one of the last run."
+    )
+
+
 def when() -> str:
     """What was measured for cases that a reader may be in."""
     recipe = {"gates": "learned", "draw": "independent", "of draws": "best"}
@@ -220,6 +241,7 @@ def brief(error: float) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "quickstart": quickstart,
     "accelerator": accelerator,
+    "floor": floor,
     "fitted plans": plans,
     "fitted rivals": rivals,
     "fitted errors": errors,

@@ -17,11 +17,13 @@ TABLE = np.array([[1.0, 0.5, 0.2], [0.7, 0.7, 0.1]])
 LOGITS = gates.to_logits(TABLE)
 TIMES = jnp.linspace(1.0, 0.1, 10)
 
-tables = st.integers(1, 3).flatmap(
-    lambda levels: st.lists(
-        st.lists(st.floats(0.05, 1.0), min_size=levels, max_size=levels), min_size=1, max_size=30
+# Of few shapes, as each is compiled anew.
+tables = st.sampled_from([(1, 1), (9, 2), (30, 3)]).flatmap(
+    lambda shape: st.lists(
+        st.lists(st.floats(0.05, 1.0), min_size=shape[1], max_size=shape[1]),
+        min_size=shape[0], max_size=shape[0],
     )
-)
+)  # fmt: skip
 
 
 def test_probabilities_of_all_draws_sum_to_one():
@@ -170,9 +172,9 @@ def test_an_expected_price_is_traced_and_learned_through():
 
 
 def test_small_probabilities_are_kept_in_single_precision():
-    # A uniform of float32 is below 1e-9 as often as it is 0, once in 2^23; here it is once.
-    logits = gates.to_logits(np.full((2**23, 2), 1e-9)).astype(jnp.float32)
-    key = jax.random.key(0)
+    # A uniform of float32 is below 1e-9 as often as it is 0, once in 2^23; under this key it is.
+    logits = gates.to_logits(np.full((2**16, 2), 1e-9)).astype(jnp.float32)
+    key = jax.random.key(7)
     assert (jax.random.uniform(key, logits.shape, logits.dtype) < 1e-9).sum() == 1
     assert draws.independent.openings(key, logits).sum() == 0
 

@@ -44,23 +44,34 @@ def truth(process, prediction, data, noise, t):
 
 
 @everywhere
-@pytest.mark.parametrize("share", [0.01, 0.3, 0.8, 0.99])
-def test_every_prediction_follows_from_every_other(process, share):
-    data, noise, t = normals(0, 5), normals(1, 5), jnp.asarray(share * process.end)
-    x = pr.perturb(process, data, noise, t)
-    for source, target in itertools.product(PREDICTIONS, PREDICTIONS):
-        found = pr.convert(process, source, target, x, truth(process, source, data, noise, t), t)
-        np.testing.assert_allclose(
-            found, truth(process, target, data, noise, t), rtol=1e-8, atol=1e-8
-        )
+def test_every_prediction_follows_from_every_other(process):
+    data, noise = normals(0, 5), normals(1, 5)
+
+    @jax.jit
+    def converted(t):
+        x = pr.perturb(process, data, noise, t)
+        own = [truth(process, each, data, noise, t) for each in PREDICTIONS]
+        found = [[pr.convert(process, source, target, x, given, t) for target in PREDICTIONS]
+                 for source, given in zip(PREDICTIONS, own, strict=True)]  # fmt: skip
+        return jnp.asarray(found), jnp.asarray(own)
+
+    for share in (0.01, 0.3, 0.8, 0.99):
+        found, expected = converted(jnp.asarray(share * process.end))
+        for row in found:
+            np.testing.assert_allclose(row, expected, rtol=1e-8, atol=1e-8)
 
 
 @everywhere
 def test_there_and_back_is_where_one_began(process):
-    x, given, t = normals(2, 5), normals(3, 5), jnp.asarray(0.4 * process.end)
-    for source, target in itertools.product(PREDICTIONS, PREDICTIONS):
-        there = pr.convert(process, source, target, x, given, t)
-        back = pr.convert(process, target, source, x, there, t)
+    x, given = normals(2, 5), normals(3, 5)
+
+    @jax.jit
+    def returned(t):
+        pairs = [(source, target, pr.convert(process, source, target, x, given, t))
+                 for source, target in itertools.product(PREDICTIONS, PREDICTIONS)]  # fmt: skip
+        return [pr.convert(process, target, source, x, there, t) for source, target, there in pairs]
+
+    for back in returned(jnp.asarray(0.4 * process.end)):
         np.testing.assert_allclose(back, given, rtol=1e-9, atol=1e-9)
 
 
@@ -93,15 +104,17 @@ def test_the_data_is_the_state_where_there_is_no_noise(process):
 @everywhere
 def test_no_conversion_is_ever_nan_nor_is_its_derivative(process):
     x, given = normals(0, 3), normals(1, 3)
-    for end, source, target in itertools.product((0.0, process.end), PREDICTIONS, PREDICTIONS):
-        t = jnp.asarray(end)
 
-        def converted(given, t=t, source=source, target=target):
-            return pr.convert(process, source, target, x, given, t)
+    @jax.jit
+    def with_slopes(t):
+        def converted(given):
+            return [pr.convert(process, source, target, x, given, t)
+                    for source, target in itertools.product(PREDICTIONS, PREDICTIONS)]  # fmt: skip
 
-        value, tangent = jax.jvp(converted, (given,), (jnp.ones(3),))
-        assert not jnp.isnan(value).any()
-        assert not jnp.isnan(tangent).any()
+        return jax.jvp(converted, (given,), (jnp.ones(3),))
+
+    for end in (0.0, process.end):
+        assert not np.isnan(np.asarray(with_slopes(jnp.asarray(end)))).any()
 
 
 @pytest.mark.parametrize("name", ["cosine", "linear", "discrete", "wiping"])

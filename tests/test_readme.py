@@ -36,11 +36,19 @@ def python_in(page):
     return re.findall(r"^```(?:python|\{code-cell\})\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
+def test_the_example_runs():
+    (first,) = python_in(README)
+    first += "\nassert samples.shape == x.shape and jnp.isfinite(samples).all()\n"
+    ran = subprocess.run([sys.executable, "-c", first], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert ran.stdout.startswith("Price(evaluations=")
+
+
+@pytest.mark.slow
 def test_the_examples_run_one_after_the_other(tmp_path):
     (first,) = python_in(README)
     again, held, fitted, judged, learned, *_ = python_in(OWN)
     assert again == first
-    first += "\nassert samples.shape == x.shape and jnp.isfinite(samples).all()\n"
     held += "\nsamples = mlem.solve(ladder, problem, steps, plan)\n"
     held += "\nassert jnp.isfinite(samples).all() and plan.memory.read.shape == (200, 5)\n"
     fitted += "\nassert fitted.shape == x.shape and choice.cost <= budget + 40\n"
@@ -49,7 +57,6 @@ def test_the_examples_run_one_after_the_other(tmp_path):
     command = [sys.executable, "-c", first + held + fitted + judged + learned]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr[-2000:]
-    assert ran.stdout.startswith("Price(evaluations=")
     assert (tmp_path / "best.npz").exists()
 
 
