@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +59,16 @@ def save(directory: str | Path, tree: Params, *, about: Mapping[str, Any]) -> No
         finally:
             # Unless the old one could not even be put back: then it stays where it is.
             if directory.exists() or not (beside / "old").exists():
-                shutil.rmtree(beside, ignore_errors=True)
+                _remove(beside)
+
+
+def _remove(folder: Path) -> None:
+    """Again until it is gone: as a write fails, threads of Orbax are still at others."""
+    for pause in (0.0, 0.01, 0.1, 1.0):
+        time.sleep(pause)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
 
 
 def seal(directory: str | Path) -> None:
