@@ -1,6 +1,6 @@
 """The documentation site: pages in Markdown, whose code runs while it is built.
 
-    pip install -e ".[docs]" && sphinx-build -nW -b html docs docs/_build/html
+    pip install -e ".[docs]" && sphinx-build -nW -j 2 docs docs/_build/html
 
 Docstrings are plain text with formulas, not reStructuredText: `plain_docstring` makes them such.
 """
