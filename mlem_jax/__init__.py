@@ -6,7 +6,7 @@ along the other:
 
     steps = mlem.steps.ddpm(process, grid)
     problem = mlem.Problem(x, mlem.brownian_path(key, steps, samples=samples))
-    gates = mlem.gates.inverse_cost(ladder.costs)
+    gates = mlem.gates.keep_open(mlem.gates.inverse_cost(ladder.costs))
     logits = mlem.fit_budget(gates, steps.t, ladder.costs, budget, draw=mlem.draws.midpoint)
     x = mlem.solve(ladder, problem, steps, mlem.draw_plan(mlem.draws.midpoint, logits, None))
 
