@@ -10,7 +10,15 @@ from mlem_jax.grids import log_snr_grid, uniform_grid
 from mlem_jax.noise import brownian_path
 from mlem_jax.problem import Problem
 from mlem_jax.process import cosine, rectified_flow
-from mlem_jax.solver import init_carry, make_table, segments, solve, solve_chunks, solve_path
+from mlem_jax.solver import (
+    init_carry,
+    make_table,
+    segments,
+    solve,
+    solve_chunks,
+    solve_groups,
+    solve_path,
+)
 from mlem_jax.steps import ddim, dpm_solver_2m, euler_maruyama
 from tests.problems import count_of, normals, openings_at, time_ladder, wavy_ladder
 
@@ -198,7 +206,6 @@ def test_three_remembered_outputs_of_a_level_run_by_numbers_worked_out_by_hand()
     memory = plans.remember(needed, (3, 0))
     np.testing.assert_array_equal(memory.store, [[0, -1], [1, -1], [-1, -1], [2, -1], [0, -1],
                                                  [-1, -1]])  # fmt: skip
-    np.testing.assert_array_equal(plans.newest_slots(memory)[:, 0], [-1, 0, 1, 1, 2, 0])
     read = jnp.zeros((6, 3)).at[2].set(jnp.array([1.0, 10.0, 7.0]))
     read = read.at[4].set(jnp.array([0.5, -1.0, 1.0])).at[5].set(jnp.array([1.0, 3.0, 2.0]))
     weights = jnp.zeros((6, 2)).at[0, 0].set(2.0).at[4, 0].set(1.0).at[5, 1].set(0.01)
@@ -236,8 +243,20 @@ def test_a_slot_that_is_not_there_is_refused():
     full = plans.full(6, 3, 3)
     for slot in (-2, 0, 7):
         memory = full.memory._replace(store=full.memory.store.at[2, 1].set(slot))
-        with pytest.raises(ValueError, match=r"memory\.store from -1, for none, to -1"):
+        with pytest.raises(ValueError, match=r"store from -1, for none, to -1, as there are"):
             solve(LADDER, Problem(X), euler_maruyama(UNEVEN), full._replace(memory=memory))
+
+
+def test_slots_are_looked_after_in_stacked_and_traced_plans_too():
+    good = plans.hold(openings_at(6, range(6), [0, 3], [0, 2]), euler_maruyama(UNEVEN))
+    steps, problem = euler_maruyama(UNEVEN), Problem(X)
+    bad = good._replace(memory=good.memory._replace(store=good.memory.store.at[2, 1].set(9)))
+    with pytest.raises(ValueError, match="to 4, the last of 5 slots, got -1 to 9"):
+        solve_groups(LADDER, problem, steps, plans.stack_plans([good, bad]))
+    assert jnp.isnan(jax.jit(lambda plan: solve(LADDER, problem, steps, plan))(bad)).all()
+    twice = good._replace(memory=good.memory._replace(store=good.memory.store.at[2].set(1)))
+    with pytest.raises(ValueError, match="a slot of its own for each output of a step"):
+        solve(LADDER, problem, steps, twice)
 
 
 def test_memory_has_no_cond_and_every_level_has_one():

@@ -6,14 +6,15 @@ fixed before the loop; so take the best ones. Along the method's own path x, wit
 fine solution at the same times, from the same starts along the same Brownian paths,
 
     known_n  = (f^k(x_n) of the levels that run, the last outputs of each that ran before)
-    target_n = (X_{n+1} - scale_n x_n - push_n . m - noise_n xi_n) / gain_n
+    target_n = (X_{n+1} - scale_n x_n - push_n . e - noise_n xi_n) / gain_n
     c_n      = argmin_c |target_n - c . known_n|^2 + ridge |known_n|^2 |c - base_n|^2
-    x_{n+1}  = scale_n x_n + gain_n c_n . known_n + push_n . m + noise_n xi_n
+    x_{n+1}  = scale_n x_n + gain_n c_n . known_n + push_n . e + noise_n xi_n
 
-one number for each known value and step, shared by all entries and samples. `base` is 1 on the best
-level that runs and 0 elsewhere. As x_n is the method's own state, the fit sees its own earlier
-errors and makes up for them, sees how deviations propagate through the levels without linearising,
-and corrects the steps' own discretisation. The result is an ordinary plan with memory.
+with e the earlier estimates of a multistep method; one number for each known value and step, shared
+by all entries and samples. `base` is 1 on the best level that runs and 0 elsewhere. As x_n is the
+method's own state, the fit sees its own earlier errors and makes up for them, sees how deviations
+propagate through the levels without linearising, and corrects the steps' own discretisation. The
+result is an ordinary plan with memory.
 
 References:
     Shaul et al. 2024, arXiv:2403.01329: such weights for one network and an ODE.
@@ -35,7 +36,7 @@ from mlem_jax.evaluate import square_errors
 from mlem_jax.fitting.regression import fit_step
 from mlem_jax.ladder import Ladder
 from mlem_jax.noise import BrownianPath
-from mlem_jax.plans.memory import newest_slots, remember
+from mlem_jax.plans.memory import remember
 from mlem_jax.plans.plan import Memory, Plan, fingerprint, make_plan
 from mlem_jax.problem import Problem, batch_size, increment_at, map_chunks
 from mlem_jax.solver.check import checked_table
@@ -136,14 +137,15 @@ def known_before(needed: ArrayLike, memory: Sequence[int]) -> Bool[Array, "steps
     """Whether each value is known at each step: levels that run, and slots that were written."""
     ran = np.asarray(needed)
     runs_before = np.cumsum(ran, axis=0) - ran
-    slots = [runs_before[:, level] > age for level, count in enumerate(memory)
-             for age in range(count)]  # fmt: skip
+    # Rings are filled in order: a place is written once the level has run one time more.
+    slots = [runs_before[:, level] > place for level, count in enumerate(memory)
+             for place in range(count)]  # fmt: skip
     return jnp.asarray(np.concatenate([ran, np.array(slots, bool).reshape(-1, len(ran)).T], axis=1))
 
 
 def base_weights(known: Bool[Array, "steps known"], memory: Memory) -> Float[Array, "steps known"]:
     """1 on the best level that runs; where none does, on the last output of the best that has."""
-    table, newest = np.asarray(known), newest_slots(memory)
+    table, newest = np.asarray(known), _newest_slots(memory)
     levels = newest.shape[1]
     base = np.zeros(table.shape)
     for n, row in enumerate(table):
@@ -151,6 +153,15 @@ def base_weights(known: Bool[Array, "steps known"], memory: Memory) -> Float[Arr
         if len(runs) or len(held):
             base[n, runs[-1] if len(runs) else levels + held[-1]] = 1
     return jnp.asarray(base, jnp.result_type(float))
+
+
+def _newest_slots(memory: Memory) -> Int[np.ndarray, "steps levels"]:
+    """Where the last output of each level is, as a step finds it; -1 where there is none."""
+    store = np.asarray(memory.store)
+    newest = np.full_like(store, -1)
+    for n in range(1, len(store)):
+        newest[n] = np.where(store[n - 1] >= 0, store[n - 1], newest[n - 1])
+    return newest
 
 
 def _check_pilot(

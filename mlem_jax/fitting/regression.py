@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from mlem_jax.solver.step import Carry, Table
+from mlem_jax.solver.step import Carry, Sums, Table, dot, end_step, store_output
 from mlem_jax.types import State
 
 _ROWS = 1 << 18
@@ -43,12 +43,12 @@ def fit_step(
         ridge: how strongly.
         seen: so many of the first samples are fitted.
     """
-    values, free, target = _collect(outputs, increment, carry, row, goal)
+    values, target = _collect(outputs, increment, carry, row, goal)
     coefficients, gaps = base.astype(float), np.zeros(2)
     if row.gain != 0:
         coefficients, gaps = least_squares(values, target, known, base, ridge, seen)
     used = coefficients.astype(row.scale.dtype)
-    return _advance(values, free, outputs, carry, row, jnp.asarray(used)), used, gaps
+    return _advance(values, outputs, increment, carry, row, jnp.asarray(used)), used, gaps
 
 
 def least_squares(
@@ -95,34 +95,30 @@ def _blocks(
 @jax.jit
 def _collect(
     outputs: State, increment: State | None, carry: Carry, row: Table, goal: State
-) -> tuple[State, State, State]:
-    """Levels and slots [values, batch, ...], the step without the estimate, what this should be."""
+) -> tuple[State, State]:
+    """Levels and slots [values, batch, ...], and what the estimate should be."""
     values = jax.tree.map(lambda now, then: jnp.concatenate([now, then]), outputs, carry.memory)
-    free = jax.tree.map(lambda x, then: row.scale * x + jnp.tensordot(row.push, then, 1),
+    free = jax.tree.map(lambda x, then: row.scale * x + dot(row.push, then),
                         carry.x, carry.estimates)  # fmt: skip
     if increment is not None:
         free = jax.tree.map(lambda own, xi: own + row.noise * xi, free, increment)
     gain = jnp.where(row.gain == 0, 1, row.gain)
     target = jax.tree.map(lambda end, own: (end - own) / gain, goal, free)
-    return values, free, target
+    return values, target
 
 
 @jax.jit
 def _advance(
     values: State,
-    free: State,
     outputs: State,
+    increment: State | None,
     carry: Carry,
     row: Table,
     coefficients: Float[Array, " known"],
 ) -> Carry:
-    """The state, the memory and the estimates after the step."""
-    estimate = jax.tree.map(lambda each: jnp.tensordot(coefficients, each, 1), values)
-    moved = jax.tree.map(lambda own, f: own + row.gain * f, free, estimate)
-
-    def store(then: Array, outputs: Array) -> Array:
-        return then.at[row.store].set(outputs, mode="drop", wrap_negative_indices=False)
-
-    estimates = jax.tree.map(lambda f, e: jnp.concatenate([f[None], e])[: len(e)],
-                             estimate, carry.estimates)  # fmt: skip
-    return Carry(moved, jax.tree.map(store, carry.memory, outputs), estimates)
+    """The carry after the step, as the solver makes it of this estimate."""
+    memory = carry.memory
+    for k in range(len(row.store) if len(row.read) else 0):
+        own = jax.tree.map(lambda leaf, k=k: leaf[k], outputs)
+        memory = store_output(memory, row.store[k], own)
+    return end_step(carry, Sums(dot(coefficients, values), memory), row, increment)

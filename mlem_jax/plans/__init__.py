@@ -1,7 +1,7 @@
 """Plans: which levels run at each step, with what weight, and what is remembered of them."""
 
 from mlem_jax.plans.files import load_plan, save_plan
-from mlem_jax.plans.memory import hold, newest_slots, open_first, remember, trapezoid
+from mlem_jax.plans.memory import hold, open_first, remember, trapezoid
 from mlem_jax.plans.plan import (
     Memory,
     Plan,
@@ -38,7 +38,6 @@ __all__ = [
     "hold",
     "load_plan",
     "make_plan",
-    "newest_slots",
     "no_memory",
     "open_first",
     "open_ratios",

@@ -1,6 +1,6 @@
-"""Plans that remember: outputs of levels, or differences held from one opening to the next.
+"""Plans that remember outputs of levels: F += read . m, m[store_k] = o_k.
 
-All of them are two tables, F += read . m and m[store_k] = o_k; what differs is the numbers.
+Differences held from one opening to the next and fitted weights differ in the two tables alone.
 
 An impulse of weight 1/p at an opening stands for the steps at which the gate is closed. Where
 differences change slowly along a path, holding the last one is closer: the estimate of step n is
@@ -43,7 +43,7 @@ from mlem_jax.types import Openings, Scalar, Weights
 def remember(needed: ArrayLike, counts: Sequence[int]) -> Memory:
     """The last outputs of each level: slots level by level, each a ring that its runs go round.
 
-    Nothing is read of them yet: put weights into `read`, for the slots that `newest_slots` tells.
+    Nothing is read of them yet: put weights into `read`; `store` tells which output is where.
 
     Args:
         needed: whether each level runs [steps, levels].
@@ -64,15 +64,6 @@ def remember(needed: ArrayLike, counts: Sequence[int]) -> Memory:
     turn = (jnp.cumsum(ran, axis=0, dtype=jnp.int32) - ran.astype(jnp.int32)) % np.maximum(sizes, 1)
     slot = (np.cumsum(sizes) - sizes).astype(np.int32) + turn
     return Memory(jnp.zeros((steps, int(sizes.sum()))), jnp.where(ran & (sizes > 0), slot, -1))
-
-
-def newest_slots(memory: Memory) -> Int[np.ndarray, "steps levels"]:
-    """The slot of each level's last stored output as a step finds it; -1 where there is none."""
-    store = np.asarray(memory.store)
-    newest = np.full_like(store, -1)
-    for n in range(1, len(store)):
-        newest[n] = np.where(store[n - 1] >= 0, store[n - 1], newest[n - 1])
-    return newest
 
 
 def hold(openings: Openings, steps: Steps) -> Plan:
@@ -151,9 +142,12 @@ def _held(openings: Openings, steps: Steps, caught: Weights) -> Plan:
 
 
 def _hold_outputs(old: Weights, renewed: Openings) -> Memory:
-    """Two slots a level: its own difference may hold one output of it, the next another.
+    """F += sum_k old_k (m of o_k - m of o_{k-1}), each as of the last opening of difference k.
 
-    A new output goes where neither of the two is that is still to be read. The top has no next.
+    Two slots per level, as its own difference may hold one output of it and the next another. A new
+    output goes where neither of the two is that is still to be read. Before its first opening a
+    difference reads place 0 of both levels, and that is still 0: what is stored for one difference
+    alone goes to the place that the other does not hold.
     """
     count, levels = old.shape
     top = np.arange(levels) == levels - 1
@@ -164,6 +158,7 @@ def _hold_outputs(old: Weights, renewed: Openings) -> Memory:
         renew: tuple[Bool[Array, " levels"], Bool[Array, " levels"]],
     ) -> tuple:
         own, next_one = held
+        # The top has no next, so one slot is enough; the other is cut off below.
         both = (renew[0] & renew[1]) | top
         place = jnp.where(both, 0, jnp.where(renew[0], 1 - next_one, 1 - own))
         after = jnp.where(renew[0], place, own), jnp.where(renew[1], place, next_one)

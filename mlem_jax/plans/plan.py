@@ -32,7 +32,8 @@ class Memory(NamedTuple):
 
     Attributes:
         read: F += read . m, of the slots as the step finds them.
-        store: the slot that the output of each level goes into where it runs; -1 for none.
+        store: the slot that the output of each level goes into where it runs; -1 for none. No slot
+            twice in a step.
     """
 
     read: Float[Array, "steps slots"]
@@ -158,17 +159,29 @@ def check_plan(plan: Plan) -> None:
         if table.shape != shape:
             raise ValueError(f"expected plan.{name} of shape {list(shape)}, as its weights "
                              f"{[steps, levels]} ask, got {list(table.shape)}")  # fmt: skip
-    kinds = {"needed": np.bool_, "memory.store": np.integer}
+    kinds = {"needed": np.bool_, "memory.store": np.signedinteger}
     for name, table in ({name: table for name, (table, _) in shapes.items()}
                         | {"weights": plan.weights}).items():  # fmt: skip
         if not jnp.issubdtype(table.dtype, kind := kinds.get(name, np.floating)):
             raise ValueError(f"expected plan.{name} of a {kind.__name__} dtype, got {table.dtype}")
-    if isinstance(plan.memory.store, Tracer):
-        return
-    store = np.asarray(plan.memory.store)
+    if not isinstance(plan.memory.store, Tracer):
+        check_store(np.asarray(plan.memory.store), slots)
+
+
+def check_store(store: Int[np.ndarray, "*plans steps levels"], slots: int) -> None:
+    """Slots that are there, and none for two outputs of a step.
+
+    Raises:
+        ValueError: if it is otherwise.
+    """
     if not ((store >= -1) & (store < slots)).all():
-        raise ValueError(f"expected plan.memory.store from -1, for none, to {slots - 1}, the last "
-                         f"slot, got {store.min()} to {store.max()}")  # fmt: skip
+        last = f"{slots - 1}, the last of {slots} slots" if slots else "-1, as there are no slots"
+        raise ValueError(f"expected plan.memory.store from -1, for none, to {last}, got "
+                         f"{store.min()} to {store.max()}")  # fmt: skip
+    ordered = np.sort(store, axis=-1)
+    if ((ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] >= 0)).any():
+        raise ValueError("expected a slot of its own for each output of a step, got one for two of "
+                         "them in plan.memory.store")  # fmt: skip
 
 
 def _check_level(level: int, levels: int) -> None:

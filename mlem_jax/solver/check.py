@@ -42,10 +42,16 @@ def checked_table(ladder: Ladder, problem: Problem, steps: Steps, plan: Plan) ->
     _check_condition(problem)
     # What is needed stays known where the plan is, though the rest be traced.
     table = make_table(steps, plan, dtype)._replace(needed=plan.needed)
-    wrong = _lacks_noise(problem, steps) | made_for_others(steps, plan)
+    wrong = _lacks_noise(problem, steps) | made_for_others(steps, plan) | _lacks_slots(plan)
     if wrong is False:
         return table
     return table._replace(scale=jnp.where(jnp.asarray(wrong), jnp.nan, table.scale))
+
+
+def _lacks_slots(plan: Plan) -> bool | jax.Array:
+    """Whether an output goes where no slot is; of a known plan that is refused before."""
+    store, slots = plan.memory.store, plan.memory.read.shape[-1]
+    return jnp.any((store < -1) | (store >= slots)) if isinstance(store, Tracer) else False
 
 
 def _check_columns(steps: Steps) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from mlem_jax.checks import check_count
 from mlem_jax.ladder import Ladder
-from mlem_jax.plans.plan import Plan
+from mlem_jax.plans.plan import Plan, check_store
 from mlem_jax.problem import (
     Problem,
     axes_of,
@@ -176,6 +176,8 @@ def stacked_tables(ladder: Ladder, problem: Problem, steps: Steps, plans: Plan) 
                          "`plans.draw_plans` makes several")  # fmt: skip
     one = jax.tree.map(lambda table: table[0], plans)
     checked_table(ladder, problem, steps, one)
+    if not isinstance(plans.memory.store, Tracer):
+        check_store(np.asarray(plans.memory.store), plans.memory.read.shape[-1])
     if plans.made_for.shape[-1] and not isinstance(plans.made_for, Tracer):
         for own in plans.made_for[1:]:
             made_for_others(steps, one._replace(made_for=own))

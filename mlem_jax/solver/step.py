@@ -157,14 +157,14 @@ def mlem_step(
 
 def begin_step(carry: Carry, row: Table) -> Sums:
     """F = read . m."""
-    return Sums(_dot(row.read, carry.memory), carry.memory)
+    return Sums(dot(row.read, carry.memory), carry.memory)
 
 
 def add_output(sums: Sums, row: Table, k: int, output: State) -> Sums:
     """F + weights_k o_k;  m[store_k] = o_k."""
     estimate = jax.tree.map(lambda f, own: f + row.weights[k] * own, sums.estimate, output)
     return Sums(
-        estimate, _store(sums.memory, row.store[k], output) if len(row.read) else sums.memory
+        estimate, store_output(sums.memory, row.store[k], output) if len(row.read) else sums.memory
     )
 
 
@@ -174,7 +174,7 @@ def end_step(carry: Carry, sums: Sums, row: Table, increment: State | None) -> C
     moved = jax.tree.map(lambda x, f: row.scale * x + row.gain * f, carry.x, estimate)
     estimates = carry.estimates
     if len(row.push):
-        moved = jax.tree.map(jnp.add, moved, _dot(row.push, estimates))
+        moved = jax.tree.map(jnp.add, moved, dot(row.push, estimates))
         estimates = jax.tree.map(
             lambda e, f: jnp.concatenate([f[None], e[:-1]]), estimates, estimate
         )
@@ -188,18 +188,22 @@ def add_noise(x: State, noise: Float[Array, "*broadcast"], increment: State) -> 
     return jax.tree.map(lambda x, xi: x + jnp.broadcast_to(noise, xi.shape) * xi, x, increment)
 
 
-def _dot(coefficients: Float[Array, " slots"], memory: State) -> State:
-    """Sums over the slots; in full precision, also where products are cut short by default.
+def dot(coefficients: Float[Array, " count"], stacked: State) -> State:
+    """coefficients . stacked, over the leading axis.
 
-    A matrix product, as it is compiled alike everywhere: a sum may be fused with what comes next.
+    In full precision, also where products are cut short by default. A matrix product, as it is
+    compiled alike everywhere: a sum may be fused with what comes next.
     """
     return jax.tree.map(
-        lambda leaf: jnp.tensordot(coefficients, leaf, 1, precision="highest"), memory
+        lambda leaf: jnp.tensordot(coefficients, leaf, 1, precision="highest"), stacked
     )
 
 
-def _store(memory: State, slot: Int[Array, ""], output: State) -> State:
-    """m[slot] = output; as it was if the slot is -1."""
+def store_output(memory: State, slot: Int[Array, ""], output: State) -> State:
+    """m[slot] = output; as it was if the slot is -1, which is the last slot written as it stands.
+
+    Not a scatter, which a CPU does entry by entry.
+    """
 
     def put(leaf: Array, own: Array) -> Array:
         before = jax.lax.dynamic_index_in_dim(leaf, slot, keepdims=False)
