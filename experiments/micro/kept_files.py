@@ -155,7 +155,7 @@ def of_fits(folder: Path) -> Iterator[Kind]:
 
 def made_plan(version: int) -> Plan:
     """A plan with memory."""
-    store = jnp.full((STEPS, 2), version % 2 - 1, jnp.int32)
+    store = jnp.full((STEPS, 2), -1, jnp.int32).at[:, 0].set(version % 2 - 1)
     memory = Memory(numbers(version, STEPS, 1), store)
     weights = numbers(version, STEPS, 2)
     return jax.tree.map(jnp.asarray, Plan(weights, weights > 0, memory, numbers(version, STEPS, 3)))
