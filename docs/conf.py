@@ -8,21 +8,19 @@ Docstrings are plain text with formulas, not reStructuredText: `plain_docstring`
 import os
 import re
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import mlem_jax
-
-# Half of a build would go into compiling fast programs of which each runs once.
-FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-if metadata.version("jaxlib").startswith(("0.8.", "0.9.", "0.10.")):
-    os.environ.setdefault("XLA_FLAGS", FLAGS)  # One that XLA does not know would end the process.
 
 HERE = Path(__file__).parent
 # Kernels start in this folder: pages import `small_ladder`, and find `experiments` beside docs.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent)])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from experiments.common.compiling import compile_quickly
+
+compile_quickly()  # Half of a build would go into fast programs of which each runs once.
 
 project = "mlem_jax"
 author = "the authors of mlem_jax"

@@ -7,11 +7,6 @@ are tested so in processes of their own (test_optimised, test_devices).
 
 import os
 from contextlib import contextmanager
-from importlib import metadata
-
-_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-if metadata.version("jaxlib").startswith(("0.8.", "0.9.", "0.10.")):
-    os.environ.setdefault("XLA_FLAGS", _FLAGS)  # One that XLA does not know would end the process.
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +14,10 @@ import jaxtyping
 import numpy as np
 import pytest
 
+from experiments.common.compiling import compile_quickly
 from tests.typed import check_once_returned
 
+compile_quickly()
 jax.config.update("jax_enable_x64", True)  # Identities are tested to 1e-12.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -118,7 +118,7 @@ def _advance(
 ) -> Carry:
     """The carry after the step, as the solver makes it of this estimate."""
     memory = carry.memory
-    for k in range(len(row.store) if len(row.read) else 0):
+    for k in range(len(row.store)):
         own = jax.tree.map(lambda leaf, k=k: leaf[k], outputs)
         memory = store_output(memory, row.store[k], own)
     return end_step(carry, Sums(dot(coefficients, values), memory), row, increment)

@@ -163,9 +163,7 @@ def begin_step(carry: Carry, row: Table) -> Sums:
 def add_output(sums: Sums, row: Table, k: int, output: State) -> Sums:
     """F + weights_k o_k;  m[store_k] = o_k."""
     estimate = jax.tree.map(lambda f, own: f + row.weights[k] * own, sums.estimate, output)
-    return Sums(
-        estimate, store_output(sums.memory, row.store[k], output) if len(row.read) else sums.memory
-    )
+    return Sums(estimate, store_output(sums.memory, row.store[k], output))
 
 
 def end_step(carry: Carry, sums: Sums, row: Table, increment: State | None) -> Carry:
@@ -206,6 +204,8 @@ def store_output(memory: State, slot: Int[Array, ""], output: State) -> State:
     """
 
     def put(leaf: Array, own: Array) -> Array:
+        if not len(leaf):
+            return leaf
         before = jax.lax.dynamic_index_in_dim(leaf, slot, keepdims=False)
         return jax.lax.dynamic_update_index_in_dim(leaf, jnp.where(slot < 0, before, own), slot, 0)
 
