@@ -28,9 +28,10 @@ def draw(file: Path, result: dict[str, Any]) -> None:
     middles = np.array([own["median"] for own in ratios.values()])
     spread = [middles - [own["least"] for own in ratios.values()],
               np.array([own["most"] for own in ratios.values()]) - middles]  # fmt: skip
-    right.bar(list(ratios), middles, yerr=spread, color="C7")
-    right.set_ylabel("seconds over the sum of the parts")
-    right.tick_params(axis="x", labelsize=8)
+    right.barh(list(ratios), middles, xerr=spread, color="C7")
+    right.set_xlabel("time over the sum of the parts", fontsize=9)
+    right.invert_yaxis()
+    right.tick_params(axis="y", labelsize=8)
     figure.suptitle(result["device"], fontsize=10)
     figure.tight_layout()
     figure.savefig(file, dpi=110)
