@@ -21,7 +21,7 @@ from rich.table import Table
 
 from experiments.common import runs, tiny
 from experiments.common.samplers import SAMPLERS, fine_grid, path_of
-from experiments.ladders.shipped import NOUNS, load
+from experiments.ladders.shipped import SHIPPED, load
 from experiments.paper.gates import theory_start
 from mlem_jax import Ladder, Problem, draw_starts, draws, gates, learn
 from mlem_jax.evaluate import Batch, make_reference
@@ -33,7 +33,7 @@ ESTIMATES = {"both": learn.score_function_terms, "leading order": learn.leading_
 class Settings:
     """Noise of the two estimates of the gradient."""
 
-    ladder: Path = NOUNS
+    ladder: Path = SHIPPED
     """Folder of trained levels."""
     sampler: Literal["ddpm", "ddim"] = "ddpm"
     """What draws the pictures."""

@@ -22,7 +22,7 @@ from rich.console import Console
 from experiments.common import runs, tiny
 from experiments.common.samplers import SAMPLERS, fine_grid, path_of
 from experiments.common.timing import in_turns
-from experiments.ladders.shipped import NOUNS, Trained, load
+from experiments.ladders.shipped import SHIPPED, Trained, load
 from experiments.paper.gates import theory_start
 from mlem_jax import Ladder, Problem, Steps, draw_starts, draws, gates, learn, plans, solve_groups
 from mlem_jax.evaluate import Batch
@@ -33,7 +33,7 @@ from mlem_jax.gates import Gates
 class Settings:
     """Time and memory of a step of learning."""
 
-    ladder: Path = NOUNS
+    ladder: Path = SHIPPED
     """Folder of trained levels."""
     batch: int = 16
     """Pictures a step."""

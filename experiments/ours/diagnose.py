@@ -22,7 +22,7 @@ from rich.table import Table
 
 from experiments.common import runs, tiny
 from experiments.common.samplers import SAMPLERS, fine_grid, path_of
-from experiments.ladders.shipped import NOUNS, Trained, load, relative_costs
+from experiments.ladders.shipped import SHIPPED, Trained, load, relative_costs
 from mlem_jax import Problem, Steps, diagnose, draw_starts, grids, measure_costs
 from mlem_jax.diagnosis import Diagnosis
 from mlem_jax.diagnosis.report import alone_rows, ladder_rows, level_rows, sentences
@@ -40,7 +40,7 @@ from matplotlib.ticker import NullFormatter
 class Settings:
     """Diagnose a ladder: what its levels are worth, and what multilevel sampling gains with it."""
 
-    ladder: Path = NOUNS
+    ladder: Path = SHIPPED
     """Folder of trained levels, as experiments.ladders.ship writes it."""
     samplers: tuple[Literal["ddpm", "ddim"], ...] = ("ddpm", "ddim")
     """What draws the pictures."""

@@ -50,6 +50,8 @@ class Settings:
     """What draws the pictures."""
     budgets: tuple[float, ...] = (5.0, 8.0, 15.0, 30.0, 60.0)
     """In evaluations of the top level."""
+    beyond: tuple[int, ...] = (90, 120)
+    """Steps of further single networks, so that the last budgets have rivals that cost more."""
     factors: tuple[float, ...] = (3.0, 5.0, 8.0)
     """Steps of the multilevel plans that are tried, in evaluations that the budget would pay."""
     images: int = 64
@@ -58,8 +60,8 @@ class Settings:
     """Pictures of the pilot batch; in the search a third judges and is not fitted."""
     reference_steps: int = 400
     """Steps of the fine solutions, by the top level."""
-    gates: Path | None = None
-    """Learned gates of this ladder, for the paper's recipe; without them those of its theory."""
+    gates: Path | None = Path("results/learned_gates")
+    """Learned gates of this ladder, for the paper's recipe beside those of its theory."""
     draws: int = 15
     """Independent draws, of which the best on 16 pictures of the pilot batch is judged."""
     seed: int = 0
@@ -83,7 +85,7 @@ def main(settings: Settings) -> None:
         trained = load(given.ladder)
         about = {"costs": trained.ladder.costs}
         # Of other budgets there are other rows in the same log.
-        determining = runs.recorded(given, ("plans", "name", "budgets"))
+        determining = runs.recorded(given, ("plans", "name", "budgets", "beyond"))
         runs.check_settings(given.runs, determining | about)
         rows = [row for name in given.samplers for row in compare(name, trained, given, console)]
         summary = {name: summarise_fitted([row for row in rows if row["sampler"] == name])
@@ -99,7 +101,7 @@ def shrink(settings: Settings, folder: Path) -> Settings:
     """What `--tiny` runs."""
     return dataclasses.replace(
         settings, ladder=tiny.random_ladder(folder / "ladder"), gates=None, budgets=(6.0,),
-        factors=(3.0,), images=4, pilot=8, reference_steps=64, draws=2, runs=folder / "runs",
+        beyond=(8,), factors=(3.0,), images=4, pilot=8, reference_steps=64, draws=2, runs=folder / "runs",
     )  # fmt: skip
 
 
@@ -121,8 +123,8 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
     def pilot() -> Pilot:
         with console.status(f"{name}: the fine solution of the pilot batch"):
             return make_pilot(
-                name, trained, search, settings.budgets, images=settings.pilot,
-                reference_steps=settings.reference_steps, seed=settings.seed,
+                name, trained, search, (*settings.budgets, *settings.beyond),
+                images=settings.pilot, reference_steps=settings.reference_steps, seed=settings.seed,
                 keep=settings.runs / f"{name}_pilot.npz",
             )  # fmt: skip
 
@@ -134,8 +136,8 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
         return judge("single", (*rivals.alone(trained, count, fine),
                                 *rivals.unipc(name, trained, count, fine), *fitted))  # fmt: skip
 
-    def papers(budget: float) -> Rows:
-        asked = rivals.Asked(settings.gates, settings.draws, jax.random.key(settings.seed + 1))
+    def papers(budget: float, gates: Path | None = None) -> Rows:
+        asked = rivals.Asked(gates, settings.draws, jax.random.key(settings.seed + 1))
         return judge("paper", rivals.papers(name, trained, pilot(), budget, fine, asked))
 
     def multilevel(budget: float) -> Rows:
@@ -152,7 +154,12 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
     for budget in settings.budgets:
         found += once(log, f"single {budget:g}", partial(singles, round(budget)), console)
         found += once(log, f"paper {budget:g}", partial(papers, budget), console)
+        if settings.gates is not None:
+            learned = partial(papers, budget, settings.gates)
+            found += once(log, f"paper, learned {budget:g}", learned, console)
         found += once(log, f"multilevel {budget:g}", partial(multilevel, budget), console)
+    for count in settings.beyond:
+        found += once(log, f"single {count}", partial(singles, count), console)
     return found
 
 

@@ -21,7 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 from experiments.common import runs, tiny
-from experiments.ladders.shipped import NOUNS, Trained, load
+from experiments.ladders.shipped import SHIPPED, Trained, load
 from experiments.ours import sensitivities
 from experiments.ours.sensitivities import Piloted, problem_of
 from experiments.paper.gates import families
@@ -37,7 +37,7 @@ from matplotlib import pyplot as plt
 class Settings:
     """Measure what each difference does to the end, over time, and set gates from it."""
 
-    ladder: Path = NOUNS
+    ladder: Path = SHIPPED
     """Folder of trained levels."""
     samplers: tuple[Literal["ddpm", "ddim"], ...] = ("ddpm", "ddim")
     """What draws the pictures."""
@@ -49,7 +49,7 @@ class Settings:
     """Of time, with one sensitivity each."""
     checks: int = 8
     """Steps at which a sensitivity is checked by leaving a difference out; 0 for none."""
-    budgets: tuple[float, ...] = (40.0, 60.0, 80.0)
+    budgets: tuple[float, ...] = (15.0, 30.0, 60.0)
     """Expected costs at which gates are compared, in evaluations of the top level."""
     draws: int = 10
     """Draws over which a measured error is averaged."""

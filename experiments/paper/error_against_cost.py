@@ -23,7 +23,7 @@ from experiments.common import benchmark, runs, tiny
 from experiments.common.curves import PAPER, Rows, draw_curves, summarise, summary_table
 from experiments.common.method import Method, Run, select
 from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
-from experiments.ladders.shipped import NOUNS, Trained, load
+from experiments.ladders.shipped import SHIPPED, Trained, load
 from experiments.ours import pilot, sensitivities
 from experiments.paper import learn_gates
 from experiments.paper.gates import families, learned_gates
@@ -37,7 +37,7 @@ FEW = (10, 20, 50, 100, 200)
 class Settings:
     """Error against cost of fixed and learned gates and of Euler-Maruyama."""
 
-    ladder: Path = NOUNS
+    ladder: Path = SHIPPED
     """Folder of trained levels."""
     gates: Path = Path("results/learned_gates")
     """Folder of learned gates, one per sampler."""
@@ -51,7 +51,7 @@ class Settings:
     """Steps of the fine grid; the reference takes them all with the top level."""
     base_steps: int = 250
     """Steps of the multilevel plans."""
-    budgets: tuple[float, ...] = (50.0, 100.0, 180.0)
+    budgets: tuple[float, ...] = (15.0, 30.0, 60.0)
     """Expected cost of the multilevel plans, in evaluations of the top level."""
     draws: int = 15
     """Draws of each random plan."""

@@ -25,7 +25,7 @@ from experiments.common.curves import Rows
 from experiments.common.method import Method, Run, fields, label
 from experiments.common.pictures import Strip, picture_rows
 from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
-from experiments.ladders.shipped import NOUNS, Trained, load, pick
+from experiments.ladders.shipped import SHIPPED, Trained, load, pick
 from experiments.ours import sensitivities
 from experiments.ours.sensitivities import Piloted, measured_once
 from experiments.paper import error_against_cost, figure_error, figure_gamma
@@ -39,7 +39,7 @@ from mlem_jax.types import Logits
 class Settings:
     """Draw the figures of the paper for a ladder."""
 
-    ladder: Path = NOUNS
+    ladder: Path = SHIPPED
     """Folder of trained levels."""
     results: Path = Path("results")
     """Where error_against_cost.json, learned_gates/ and pilot/ of this ladder lie."""
@@ -47,15 +47,15 @@ class Settings:
     """What draws the pictures."""
     images: int = 10
     """Pictures in a row."""
-    cost: float = 50.0
+    cost: float = 30.0
     """Expected cost of the multilevel rows, in evaluations of the top level."""
     base_steps: int = 100
     """Steps of the multilevel rows, and of the path on which levels are compared."""
-    few: tuple[int, ...] = (2, 4)
+    few: tuple[int, ...] = (3, 4)
     """Levels of the row with fewer."""
     reference_steps: int = 1000
     """Steps of the fine grid."""
-    counts: tuple[int, ...] = (10, 20, 50, 250)
+    counts: tuple[int, ...] = (15, 30, 60, 250)
     """Steps of Euler-Maruyama with the top level alone."""
     compared: int = 32
     """Pictures on whose paths levels are compared."""

@@ -25,7 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from experiments.common import runs, tiny
 from experiments.common.samplers import SAMPLERS, fine_grid, path_of
 from experiments.ladders.resume import keep_state, last_state
-from experiments.ladders.shipped import NOUNS, PROCESS, Trained, load
+from experiments.ladders.shipped import PROCESS, SHIPPED, Trained, load
 from experiments.ours import sensitivities
 from experiments.paper.gates import families, family_of, free_start, theory_start
 from mlem_jax import Problem, checkpoint, draw_starts, gates
@@ -48,13 +48,13 @@ ESTIMATES = {"leading-order": leading_order_terms, "score-function": score_funct
 class Settings:
     """Learn gates on a trained ladder."""
 
-    ladder: Path = NOUNS
+    ladder: Path = SHIPPED
     """Folder of trained levels."""
     levels: tuple[int, ...] = ()
     """Which of them to use, 1 the cheapest; default: all."""
     samplers: tuple[Literal["ddpm", "ddim"], ...] = ("ddpm", "ddim")
     """What draws the pictures; each has its own gates."""
-    steps: int = 50
+    steps: int = 20
     """Steps of learning."""
     batch: int | None = None
     """Pictures per step; default: 300 as in the paper on a GPU, 48 on a CPU."""
@@ -64,7 +64,7 @@ class Settings:
     """lambda: square error (mean over pixels) worth one evaluation of the top level."""
     base_steps: int = 100
     """Steps of the sampler."""
-    start_budget: float = 50.0
+    start_budget: float = 30.0
     """Expected cost of the gates one begins with, in evaluations of the top level."""
     knots: tuple[float, ...] = (0.0, 0.1, 0.25, 0.4, 0.55, 0.65, 0.72, 0.79, 0.86, 0.93, 1.0)
     """Times between which logits are linear; learning begins at the gates of a pilot run. With none
