@@ -101,7 +101,8 @@ def shrink(settings: Settings, folder: Path) -> Settings:
     """What `--tiny` runs."""
     return dataclasses.replace(
         settings, ladder=tiny.random_ladder(folder / "ladder"), gates=None, budgets=(6.0,),
-        beyond=(8,), factors=(3.0,), images=4, pilot=8, reference_steps=64, draws=2, runs=folder / "runs",
+        beyond=(8,), factors=(3.0,), images=4, pilot=8, reference_steps=64, draws=2,
+        runs=folder / "runs",
     )  # fmt: skip
 
 
