@@ -22,10 +22,10 @@ from experiments.common import runs, tiny
 from experiments.common.benchmark import measure_missing, timed_solve
 from experiments.common.kept_plans import KeptPlan, read_plan, write_plan
 from experiments.common.method import Method, Run, fields, label, method_of, select
-from experiments.ladders import celeba, features, nouns, shipped
+from experiments.ladders import celeba, features, shipped
 from experiments.ladders import ship as ship_ladder
 from experiments.ladders import train as train_levels
-from experiments.ladders.recipes import CHARACTERS, Recipe, known_as, load_recipes
+from experiments.ladders.recipes import EARTH, Recipe, known_as, load_recipes
 from experiments.ladders.resume import named, steps_kept
 from experiments.ours import fitted
 from mlem_jax import Ladder, Problem, brownian_path, grids, plans, process, solve
@@ -192,11 +192,11 @@ def test_a_file_of_architectures_is_a_ladder(tmp_path):
         Recipe(Architecture(base=32, patch=4), steps=500, teacher=2),
         Recipe(Architecture(base=64), learning_rate=2e-3),
     )
-    ours = load_recipes(CHARACTERS), load_recipes(CHARACTERS.with_name("faces.toml"))
+    ours = load_recipes(EARTH), load_recipes(EARTH.with_name("faces.toml"))
     assert [[recipe.architecture.base for recipe in each] for each in ours] == [
-        [64, 32, 32, 64], [48, 48, 64, 64]]  # fmt: skip
-    assert [recipe.teacher for recipe in ours[0]] == [None, None, 4, None]
-    assert known_as(CHARACTERS) == "experiments/ladders/characters.toml"
+        [48, 48, 64, 64], [48, 48, 64, 64]]  # fmt: skip
+    assert [recipe.teacher for recipe in ours[0]] == [4, 4, 4, None]
+    assert known_as(EARTH) == "experiments/ladders/earth.toml"
 
 
 @pytest.mark.parametrize(("text", "told"), [
@@ -382,7 +382,7 @@ def test_a_result_says_what_made_it(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("script", "given"), [
-    (nouns, {"art": None}), (celeba, {"data": None}), (features, {"data": None}),
+    (celeba, {"data": None}), (features, {"data": None}),
     (ship_ladder, {"data": None, "licence": "ours"}), (sample, {}),
 ])  # fmt: skip
 def test_every_script_of_ladders_runs_on_tiny_networks(script, given, tmp_path):

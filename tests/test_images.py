@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.ladders import celeba, images, nouns
+from experiments.ladders import celeba, images
 
 
 def picture(width, height, seed=0):
@@ -314,33 +314,3 @@ def test_what_is_no_aligned_face_is_skipped_with_all_else(tmp_path):
     picture(40, 50).save(tmp_path / "small.png")
     with pytest.raises(ValueError, match=r"1 broken: small.png"):
         celeba.main(celeba.Settings(data=tmp_path, out=tmp_path / "faces.npz"))
-
-
-def test_characters_are_layers_over_a_background_and_differ(tmp_path):
-    colours = {}
-    for number, kind in enumerate(nouns.LAYERS):
-        for name in "ab":
-            folder = tmp_path / ("v1" if name == "a" else "v0") / kind
-            folder.mkdir(parents=True)
-            clear = np.zeros((32, 32, 4), np.uint8)
-            colours[kind, name] = (10 * number, ord(name), 0, 255)
-            clear[8 * number :] = colours[kind, name]  # Each hides less than the one before.
-            Image.fromarray(clear).save(folder / f"{name}.png")
-    out = tmp_path / "characters.npz"
-    nouns.main(nouns.Settings(art=tmp_path, count=10, out=out))
-    found = np.load(out)
-    assert len({picture.tobytes() for picture in found["images"]}) == 10
-    for picture, traits in zip(found["images"], found["seeds"], strict=True):
-        for number, kind in enumerate(nouns.LAYERS):
-            name = "ba"[traits[1 + number]]  # By path: v0 comes first.
-            assert tuple(picture[8 * number, 0]) == colours[kind, name][:3]
-    with pytest.raises(ValueError, match="expected 17 different characters, found 1"):
-        nouns.main(nouns.Settings(art=tmp_path, count=17, out=out))
-    with pytest.raises(FileNotFoundError, match="give --art the folder"):
-        nouns.main(nouns.Settings(art=tmp_path / "none", out=out))
-
-
-def test_a_background_is_seen_through_clear_layers():
-    clear = [[Image.new("RGBA", (32, 32))]] * 4
-    picture = nouns.compose(np.array([1, 0, 0, 0, 0]), clear)
-    assert (picture == nouns.BACKGROUNDS[1]).all()

@@ -135,7 +135,7 @@ def test_times_of_a_ladder_hold_for_what_follows_and_has_none_of_its_own(tmp_pat
 
 @pytest.mark.parametrize("name", ["earth", "designs"])
 def test_the_ladders_of_earth_are_read(name):
-    *followers, top = recipes.load_recipes(recipes.CHARACTERS.with_name(f"{name}.toml"))
+    *followers, top = recipes.load_recipes(recipes.EARTH.with_name(f"{name}.toml"))
     assert all(recipe.teacher == len(followers) + 1 for recipe in followers)
     assert top.teacher is None
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.common import curves, runs
+from experiments.common import curves, runs, samplers, tiny
 from experiments.common.method import Method, fields, label, method_of, select
 from experiments.ours import pilot
 from experiments.paper import error_against_cost, figure_error, figures, learn_gates
@@ -112,15 +112,10 @@ def check_figures(settings, out):
     (settings.ladder / "card.json").write_text(json.dumps(card))
     drawn = figures.Settings(
         ladder=settings.ladder, results=settings.out, samplers=("ddpm",), out=out, images=2,
-        base_steps=20, reference_steps=60, counts=(5,), few=(1, 2), cost=14.0, compared=2,
-        runs=out / "piloted",
+        base_steps=20, reference_steps=60, counts=(5,), cost=14.0, compared=2,
+        plans=tiny.random_plans(out / "plans", samplers.fine_grid(60), 14.0),
     )  # fmt: skip
-    measured = settings.out / "error_against_cost.json"
-    compared = json.loads(measured.read_text())
-    middle = select(compared["rows"], gates="pilot", draw="midpoint")
-    kinds = [*figure_error.OURS, ("midpoint", "trapezoid", 1, "uniform", True)]
-    rows = [{**row, **fields(ours(kind, 2))} for row in middle for kind in kinds]
-    (settings.out / "compare_draws.json").write_text(json.dumps({**compared, "rows": rows}))
+    compared = json.loads((settings.out / "error_against_cost.json").read_text())
     with (
         jax.enable_x64(False),
         pytest.raises(FileNotFoundError, match=r"expected .*learned_gates/ddim; make them with"),
@@ -138,36 +133,26 @@ def check_figures(settings, out):
         assert told.keys() >= {"machine", "commit", "command", "settings"}
     rows = json.loads(whole["pictures_ddpm.json"])["rows"]
     assert [row["mse"] for row in rows if row["parameters"] == {"steps": 60}] == [0]
-    for kind in ("inverse cost", "theory", "learned"):
-        (row,) = select(rows, gates=kind)
+    for own in ({"gates": "inverse cost"}, {"gates": "theory"}, {"gates": "learned"},
+                {"weights": "trapezoid"}, {"weights": "fitted"}):  # fmt: skip
+        (row,) = select(rows, **own)
         assert row["mse"] > 0
     drawn_errors = json.loads(whole["error_ddpm.json"])
     shown = {method_of(own) for own in drawn_errors["curves"]}
-    assert {ours(kind, 2) for kind in figure_error.OURS} < shown
-    assert ours(kinds[-1], 2) not in shown
-    assert len(drawn_errors["measured"]) == 2
-    assert all(each["command"] for each in drawn_errors["measured"])
-    assert len(drawn_errors["runs"]) == len(compared["rows"]) + len(middle) * len(figure_error.OURS)
+    assert shown == {method_of(row) for row in compared["rows"]}
+    assert drawn_errors["measured"]["command"] == compared["command"]
+    assert len(drawn_errors["runs"]) == len(compared["rows"])
     for own in drawn_errors["curves"]:
         assert all(point.keys() == {"cost", "seconds", "mse", "GFLOP"} for point in own["points"])
 
 
-def ours(kind, levels):
-    """A method of a kind of `figure_error.OURS`."""
-    draw, weights, order, grid, whole = kind
-    chosen = tuple(range(1, levels + 1)) if whole else (levels,)
-    return Method("ML-EM", chosen, grid, order, "pilot", draw, weights)
-
-
 def test_no_two_curves_look_the_same():
-    alone = [Method("top level", (4,), grid, order) for grid in ("uniform", "log-SNR")
-             for order in (1, 2)]  # fmt: skip
+    alone = [Method("top level", (4,), grid) for grid in ("uniform", "log-SNR")]
     gated = [Method("ML-EM", (1, 2, 3, 4), "uniform", 1, gates, draw, "impulse")
              for gates in figure_error.GATES for draw in figure_error.DRAWS]  # fmt: skip
-    thick = [ours(kind, 4) for kind in figure_error.OURS]
-    shown = {(each, False) for each in [Method("level", (3,)), *alone, *thick, *gated]}
-    shown |= {(each, True) for each in gated if each.draw != "midpoint" and each not in thick}
-    styles = {tuple(sorted(figure_error.style_of(*each, 4).items())) for each in shown}
+    shown = {(each, False) for each in [Method("level", (3,)), *alone, *gated]}
+    shown |= {(each, True) for each in gated if each.draw != "midpoint"}
+    styles = {tuple(sorted(figure_error.style_of(*each).items())) for each in shown}
     assert len(styles) == len(shown)
 
 

@@ -208,9 +208,9 @@ def test_features_are_trained_shipped_and_loaded(tmp_path):
         train_features.main(settings)
         found = train_features.load_features(settings.out)(jnp.zeros((2, 8, 8, 3)))
     assert found.shape == (2, 64)
-    assert "named correctly, held out" in (settings.out / "README.md").read_text()
+    assert "right, held out" in (settings.out / "README.md").read_text()
     np.savez(tmp_path / "bare.npz", images=np.zeros((20, 8, 8, 3), np.uint8))
-    with pytest.raises(ValueError, match="the traits of each picture"):
+    with pytest.raises(ValueError, match="the row and column of each picture"):
         train_features.main(dataclasses.replace(settings, data=tmp_path / "bare.npz"))
 
 

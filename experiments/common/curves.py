@@ -5,7 +5,6 @@ Rows are dicts as `experiments.common.benchmark` makes them.
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,6 @@ Rows = list[dict[str, Any]]
 Pictures = np.ndarray | slice
 """Which pictures an error is the mean over."""
 ALL = slice(None)
-Others = Callable[[Rows, str, Pictures], dict[str, Points]]
-"""From rows, which of the draws, and pictures to the points that methods are compared with."""
 
 
 def by_method(rows: Rows) -> dict[Method, Rows]:
@@ -73,8 +70,8 @@ def curve(rows: Rows, which: str, pictures: Pictures = ALL) -> list[tuple[float,
     ]
 
 
-def summarise(rows: Rows, others: Others | None = None, *, resamples: int = 400) -> Rows:
-    """What each method with a budget costs, at the errors it reaches, beside what others cost.
+def summarise(rows: Rows, *, resamples: int = 400) -> Rows:
+    """What each method with a budget costs at the errors it reaches; see `fixed_and_alone`.
 
     A ratio is the other's cost over the method's own, the median over all of the method's points:
     above 1 the method is cheaper. None of its points is left out in hindsight, while of the other
@@ -83,10 +80,8 @@ def summarise(rows: Rows, others: Others | None = None, *, resamples: int = 400)
 
     Args:
         rows: of one sampler.
-        others: whom a method is compared with; default `fixed_and_alone`.
         resamples: of the pictures.
     """
-    compared = others or fixed_and_alone
     methods = by_method([row for row in rows if "budget" in row["parameters"]])
     count = len(rows[0]["picture_errors"])
     drawn = np.random.default_rng(0).integers(0, count, (resamples, count))
@@ -94,8 +89,8 @@ def summarise(rows: Rows, others: Others | None = None, *, resamples: int = 400)
     for which in ("median", "best"):
         points = {method: curve(own, which) for method, own in methods.items()}
         points = {method: own for method, own in points.items() if own}
-        plain = compared(rows, which, ALL)
-        spread = [(each, compared(rows, which, each)) for each in (drawn if points else ())]
+        plain = fixed_and_alone(rows, which, ALL)
+        spread = [(each, fixed_and_alone(rows, which, each)) for each in (drawn if points else ())]
         for method, own in points.items():
             again = [(curve(methods[method], which, each), theirs) for each, theirs in spread]
             summary.append({

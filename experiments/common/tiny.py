@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from mlem_jax import checkpoint
+from experiments.common.kept_plans import KeptPlan, write_plan
+from mlem_jax import checkpoint, plans
+from mlem_jax.grids import Grid
 from mlem_jax.nets import Architecture, UNet, default_depthwise
 from mlem_jax.types import Params
 
@@ -70,19 +72,29 @@ def random_picture(file: Path, width: int, height: int) -> None:
 
 
 def random_pictures(file: Path, count: int = 60) -> Path:
-    """An npz of noise, with traits."""
+    """An npz of noise, with places."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, *SHAPE), np.uint8)
-    np.savez(file, images=images, seeds=rng.integers(0, 2, (count, 5)).astype(np.uint16))
+    np.savez(file, images=images, corners=rng.integers(0, 360, (count, 2)))
     return file
+
+
+def random_plans(folder: Path, fine: Grid, cost: float = 2.2) -> Path:
+    """A plan of each sampler, of both networks, at 4 of the fine steps, said to be of a cost."""
+    times = fine[np.linspace(0, len(fine) - 1, 5).astype(int)]
+    plan = plans.switch(4, 2, 2, early=1, late=2)
+    for sampler in ("ddpm", "ddim"):
+        kept = KeptPlan(plan, (1, 2), sampler, times, "uniform", 1, cost)
+        write_plan(folder / f"{sampler}_{cost:g}.npz", kept, {})
+    return folder
 
 
 def random_features(folder: Path) -> Path:
     """A classifier as it was before its training."""
-    from experiments.ladders.features import TRAITS, Traits
+    from experiments.ladders.features import PLACES, Places
 
-    about = {"classes": [2] * len(TRAITS), "features": 4, "shape": list(SHAPE)}
-    network = Traits(tuple(about["classes"]), 4)
+    about = {"classes": [2] * len(PLACES), "features": 4, "shape": list(SHAPE)}
+    network = Places(tuple(about["classes"]), 4)
     like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *SHAPE)))
     checkpoint.save(folder, _random(like, 3), about=about)
     return folder

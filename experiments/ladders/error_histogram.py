@@ -25,7 +25,7 @@ from experiments.common import runs, tiny
 from experiments.common.benchmark import alone, ends_of, make_benchmark, paid_for
 from experiments.common.method import Method, Run, fields, label, method_of
 from experiments.common.samplers import coarse_grids, fine_grid
-from experiments.ladders.shipped import Trained, load
+from experiments.ladders.shipped import SHIPPED, Trained, load
 from mlem_jax import draw_plan, draws, gates
 from mlem_jax.grids import Grid
 
@@ -40,7 +40,7 @@ WHOLLY = 0.5
 class Settings:
     """Errors picture by picture, one row of panels per ladder."""
 
-    ladders: tuple[Path, ...] = (Path("experiments/earth64"), Path("experiments/nouns32"))
+    ladders: tuple[Path, ...] = (SHIPPED,)
     """Folders of trained levels."""
     sampler: Literal["ddpm", "ddim"] = "ddpm"
     """What draws the pictures."""

@@ -1,8 +1,9 @@
 """Train the small classifier whose features Frechet and kernel distances are taken on.
 
-It names the traits each character was composed of (background, body, accessory, head, glasses), and
-so has to see what the characters differ in. Trained on the pictures the levels were trained on, by
-the same split; the held-out ones say how well it names. Writes a checkpoint with its card.
+It says where on Earth a crop lies, from the crop in any of its eight symmetries, and so has to see
+what places differ in. Trained on the pictures the levels were trained on; the held-out ones, which
+lie in the middle of each sixth of the longitudes, say how well it tells. Writes a checkpoint with
+its card.
 """
 
 import dataclasses
@@ -23,27 +24,27 @@ from rich.progress import track
 from experiments.common import tiny
 from experiments.common.machine import machine
 from experiments.ladders import images
-from experiments.ladders.shipped import NOUNS
-from experiments.ladders.shown import split, to_unit
+from experiments.ladders.shipped import SHIPPED
+from experiments.ladders.shown import any_way, batches, split, to_unit
 from mlem_jax import checkpoint
 from mlem_jax.arrays import read_arrays
 from mlem_jax.types import Params
 
-TRAITS = ("background", "body", "accessory", "head", "glasses")
-"""What the columns of `seeds` in the npz stand for."""
+PLACES = {"latitude, by 12 degrees": 180, "longitude, by 60 degrees": 900}
+"""What the classifier tells, and the pixels of the map that are one class."""
 Features = Callable[[jax.Array], Float[Array, "batch features"]]
 """From pictures in [-1, 1] to their features."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Train the classifier of traits and ship it with its card."""
+    """Train the classifier of places and ship it with its card."""
 
     data: Path
-    """An .npz with uint8 `images` and, a row per picture, the numbers of its traits in `seeds`."""
-    out: Path = NOUNS / "features"
+    """An .npz as experiments.ladders.earth writes it."""
+    out: Path = SHIPPED / "features"
     """Where the checkpoint goes; replaced if it is there."""
-    size: int = 32
+    size: int = 64
     """Side of the pictures in pixels."""
     held_out: int = 1000
     """As in the training of the levels."""
@@ -57,11 +58,11 @@ class Settings:
     """On noise, in seconds: does it run here?"""
 
 
-class Traits(nn.Module):
-    """Three strided convolutions, a layer of features, one linear layer for all traits.
+class Places(nn.Module):
+    """Four strided convolutions, a layer of features, one linear layer for all classes.
 
     Attributes:
-        classes: how many of each trait there are.
+        classes: how many there are of latitude and of longitude.
         features: how many features.
     """
 
@@ -70,8 +71,8 @@ class Traits(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
-        """Features, and for each trait the logits of its classes."""
-        for width in (16, 32, 64):
+        """Features, and the logits of the classes of latitude and of longitude."""
+        for width in (16, 32, 64, 64):
             x = nn.relu(nn.Conv(width, (3, 3), strides=2)(x))
         # Before the bend: nearer to the normal distribution that a Frechet distance assumes.
         features = nn.Dense(self.features)(x.reshape(len(x), -1))
@@ -93,12 +94,13 @@ def shrink(settings: Settings, folder: Path) -> Settings:
 
 def train(settings: Settings) -> None:
     """The classifier and its card."""
-    pictures = images.load(settings.data, settings.size).images
+    given = images.load(settings.data, settings.size)
     (shown, held_out), (labels, wanted) = (
-        split(own, settings.held_out) for own in (pictures, labels_of(settings.data))
+        split(own, settings.held_out, given.held_out)
+        for own in (given.images, labels_of(settings.data))
     )
     classes = tuple(int(count) for count in 1 + np.maximum(labels.max(0), wanted.max(0)))
-    network = Traits(classes)
+    network = Places(classes)
     params = trained(network, shown, labels, settings)
     logits = jax.jit(network.apply)(params, to_unit(held_out))[1]
     named = [float((own.argmax(1) == column).mean())
@@ -107,33 +109,34 @@ def train(settings: Settings) -> None:
         "classes": classes, "features": network.features, "shape": list(shown.shape[1:]),
         "data": settings.data.name, "epochs": settings.epochs, "batch": settings.batch,
         "training_pictures": len(shown), "held_out_pictures": len(held_out),
-        "held_out_accuracy": dict(zip(TRAITS, named, strict=True)), "machine": machine(),
+        "held_out_accuracy": dict(zip(PLACES, named, strict=True)), "machine": machine(),
     }  # fmt: skip
     checkpoint.save(settings.out, params, about=about)
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     (settings.out / "README.md").write_text(written_card(about, size))
-    told = ", ".join(f"{trait} {share:.3f}" for trait, share in about["held_out_accuracy"].items())
-    print(f"{size:,} parameters; named among the held-out pictures: {told}")
+    told = "; ".join(f"{place} {share:.3f}" for place, share in about["held_out_accuracy"].items())
+    print(f"{size:,} parameters; told right among the held-out pictures: {told}")
     print(f"wrote {settings.out}")
 
 
 def labels_of(data: Path) -> np.ndarray:
-    """The numbers of the traits [pictures, traits].
+    """The classes of latitude and longitude [pictures, 2].
 
     Raises:
-        ValueError: if the pictures come without them.
+        ValueError: if the pictures come without their places.
     """
-    arrays = read_arrays(data, "pictures with their traits")
-    if "seeds" not in arrays or arrays["seeds"].shape[1:] != (len(TRAITS),):
-        raise ValueError(f"expected `seeds` [pictures, {len(TRAITS)}], the traits of each "
-                         f"picture, in {data}, got {sorted(arrays)}")  # fmt: skip
-    return arrays["seeds"].astype(np.int32)
+    arrays = read_arrays(data, "pictures with their places")
+    if "corners" not in arrays or arrays["corners"].shape[1:] != (len(PLACES),):
+        raise ValueError(f"expected `corners` [pictures, {len(PLACES)}], the row and column of "
+                         "each picture in the map, as experiments.ladders.earth writes them, in "
+                         f"{data}, got {sorted(arrays)}")  # fmt: skip
+    return arrays["corners"].astype(np.int32) // np.array(list(PLACES.values()))
 
 
-def trained(network: Traits, train: np.ndarray, labels: np.ndarray, settings: Settings) -> Params:
-    """Parameters after all epochs of Adam on the sum of the traits' cross entropies."""
-    batches = len(train) // settings.batch
-    schedule = optax.cosine_decay_schedule(2e-3, batches * settings.epochs)
+def trained(network: Places, train: np.ndarray, labels: np.ndarray, settings: Settings) -> Params:
+    """Parameters after all epochs of Adam on the sum of the two cross entropies."""
+    steps = len(train) * settings.epochs // settings.batch
+    schedule = optax.cosine_decay_schedule(2e-3, steps)
     optimiser = optax.adam(schedule)
     params = network.init(jax.random.key(settings.seed), to_unit(train[:1]))
     state = optimiser.init(params)
@@ -151,22 +154,25 @@ def trained(network: Traits, train: np.ndarray, labels: np.ndarray, settings: Se
         moves, state = optimiser.update(jax.grad(loss)(params, pictures, wanted), state, params)
         return optax.apply_updates(params, moves), state
 
-    rng = np.random.default_rng(settings.seed)
-    for _ in track(range(settings.epochs), "epochs", console=Console(width=100)):
-        order = rng.permutation(len(train))[: batches * settings.batch]
-        for own in order.reshape(batches, -1):
-            params, state = step(params, state, train[own], labels[own])
+    def turned(own: Any, rng: np.random.Generator) -> Any:
+        return any_way(own[0], rng), own[1]
+
+    shown = batches(len(train), lambda number: (train[number], labels[number]), turned,
+                    settings.batch, settings.seed)  # fmt: skip
+    counted = track(range(steps), "steps", console=Console(width=100))
+    for own, _ in zip(shown, counted, strict=False):  # The batches have no end.
+        params, state = step(params, state, *own)
     return params
 
 
-def load_features(directory: Path = NOUNS / "features") -> Features:
+def load_features(directory: Path = SHIPPED / "features") -> Features:
     """The trained features.
 
     Raises:
         FileNotFoundError: if there are none.
     """
     about = checkpoint.read_about(directory)
-    network = Traits(tuple(about["classes"]), about["features"])
+    network = Places(tuple(about["classes"]), about["features"])
     like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *about["shape"])))
     params = checkpoint.restore(directory, like)
     return jax.jit(lambda pictures: network.apply(params, pictures)[0])
@@ -176,13 +182,14 @@ def written_card(about: dict[str, Any], size: int) -> str:
     """The model card in Markdown."""
     named = about["held_out_accuracy"]
     return "\n".join([
-        "# A classifier of the characters' traits, for distances between sets of pictures",
+        "# A classifier of places on Earth, for distances between sets of pictures",
         "",
-        f"Three strided 3x3 convolutions (16, 32, 64), {about['features']} features, one linear "
-        f"layer for all traits: {size:,} parameters. Trained on {about['training_pictures']} "
-        f"pictures of `{about['data']}` (CC0 art of the Nouns project) for {about['epochs']} "
-        f"epochs of Adam, batch {about['batch']}; {about['held_out_pictures']} pictures held out, "
-        "the same as of the ladder beside it. It is meant for comparing sets of such pictures "
+        f"Four strided 3x3 convolutions (16, 32, 64, 64), {about['features']} features, one linear "
+        f"layer for all classes: {size:,} parameters. Trained on {about['training_pictures']} "
+        f"pictures of `{about['data']}` (NASA's Blue Marble, public domain), each in any of its "
+        f"eight symmetries, for {about['epochs']} epochs of Adam, batch {about['batch']}; judged "
+        f"on {about['held_out_pictures']} pictures of the bands of longitude that are held out of "
+        "the ladder's training too. It is meant for comparing sets of such pictures "
         "with each other and for nothing else: its distances are not those of networks trained "
         "on photographs, and compare to none published.",
         "",
@@ -190,10 +197,10 @@ def written_card(about: dict[str, Any], size: int) -> str:
         f"python -m experiments.ladders.features --data {about['data']}",
         "```",
         "",
-        "| trait | classes | named correctly, held out |",
+        "| what it tells | classes | right, held out |",
         "|---|---|---|",
-        *(f"| {trait} | {count} | {named[trait]:.3f} |"
-          for trait, count in zip(TRAITS, about["classes"], strict=True)),
+        *(f"| {place} | {count} | {named[place]:.3f} |"
+          for place, count in zip(PLACES, about["classes"], strict=True)),
         "",
         f"{about['machine']}. Under the licence of this repository.",
     ]) + "\n"  # fmt: skip

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from mlem_jax.nets import Architecture
 from mlem_jax.nets.times import EVEN
 
-CHARACTERS = Path(__file__).parent / "characters.toml"
+EARTH = Path(__file__).parent / "earth.toml"
 
 
 class Recipe(NamedTuple):
@@ -94,7 +94,7 @@ def teachers_before(recipes: Sequence[Recipe], level: int) -> int:
 
 def known_as(file: Path) -> str:
     """A ladder's file as a card names it: those that come with the repository by their place."""
-    ours = file.resolve().parent == CHARACTERS.parent
+    ours = file.resolve().parent == EARTH.parent
     return f"experiments/ladders/{file.name}" if ours else file.name
 
 

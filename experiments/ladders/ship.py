@@ -14,7 +14,7 @@ import tyro
 from experiments.common import tiny
 from experiments.common.machine import machine
 from experiments.ladders import images, train
-from experiments.ladders.recipes import CHARACTERS, Recipe, known_as, recipe_of, shared_times
+from experiments.ladders.recipes import EARTH, Recipe, known_as, recipe_of, shared_times
 from experiments.ladders.shipped import data_level, restore_average
 from experiments.ladders.shown import split
 from experiments.ladders.train import held_out_losses, trained
@@ -41,7 +41,7 @@ class Settings:
     """Where the ladder goes; replaced if it is there."""
     size: int = 32
     """Side of the pictures in pixels."""
-    ladder: Path = CHARACTERS
+    ladder: Path = EARTH
     """As in training; named in the card."""
     held_out: int = 1000
     """As in training."""

@@ -15,8 +15,6 @@ from mlem_jax.types import Params
 
 SHIPPED = Path(__file__).parent.parent / "earth64"
 """Four UNets for 64x64 pictures of Earth."""
-NOUNS = Path(__file__).parent.parent / "nouns32"
-"""Four UNets for characters of 32x32 pixels, on which the paper's gates were compared."""
 PROCESS = process.cosine()
 PREDICTION = process.predict_v
 

@@ -52,6 +52,12 @@ def any_way(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 TURNS: dict[str, Turn] = {"none": as_it_is, "mirror": either_way, "eight": any_way}
 
 
+def turned(pictures: np.ndarray, symmetries: Symmetries, *, seed: int) -> np.ndarray:
+    """Each picture in one of the symmetries, drawn by the seed."""
+    rng = np.random.default_rng(seed)
+    return np.stack([TURNS[symmetries](picture, rng) for picture in pictures])
+
+
 def batches(
     count: int,
     example: Callable[[int], Any],

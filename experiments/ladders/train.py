@@ -21,7 +21,7 @@ import tyro
 from experiments.common import runs, tiny
 from experiments.common.processes import on_each, over_devices
 from experiments.ladders import images, shown
-from experiments.ladders.recipes import CHARACTERS, Recipe, load_recipes, teachers_before
+from experiments.ladders.recipes import EARTH, Recipe, load_recipes, teachers_before
 from experiments.ladders.resume import Pace, pace_of, run_steps
 from experiments.ladders.shipped import PREDICTION, PROCESS, restore_average
 from experiments.ladders.shown import split, to_unit
@@ -47,9 +47,9 @@ class Settings:
     """A folder of images, a .zip of images, or an .npz with uint8 `images`."""
     out: Path = Path("runs/levels")
     """Checkpoints and logs: one folder per level. Give the same folder to resume."""
-    ladder: Path = CHARACTERS
+    ladder: Path = EARTH
     """Which networks: a file as experiments/ladders/recipes.py describes it, such as
-    characters.toml, for 32x32 pixels, and faces.toml and earth.toml, for 64x64, beside that."""
+    faces.toml and earth.toml, for 64x64 pixels, beside that."""
     levels: tuple[int, ...] = ()
     """Which levels to train, 1 the cheapest; default: all."""
     size: int = 32

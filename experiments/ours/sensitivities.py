@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.common.samplers import SAMPLERS, fine_grid, path_of
-from experiments.ladders.shipped import Trained, pick
+from experiments.ladders.shipped import Trained
 from mlem_jax import Problem, Steps, draw_starts
 from mlem_jax.arrays import read_arrays, write_arrays
 from mlem_jax.diagnosis import Sensitivities, measure_sensitivities
@@ -73,14 +73,3 @@ def read(file: Path, steps: Steps) -> Sensitivities:
     if set(kept) != set(Density._fields):
         raise ValueError(f"expected what a pilot run measured in {file}, got arrays {sorted(kept)}")
     return sensitivities_on(Density(**kept), steps)
-
-
-def measured_once(
-    sampler: str, trained: Trained, levels: tuple[int, ...], steps: Steps, piloted: Piloted
-) -> Sensitivities:
-    """What a pilot run of some of the levels measures, kept for the next time, on any steps."""
-    numbers = "_".join(map(str, levels))
-    file = piloted.runs / f"sensitivities_{sampler}_levels_{numbers}.npz"
-    if not file.exists():
-        write(file, measure(sampler, pick(trained, levels), piloted))
-    return read(file, steps)

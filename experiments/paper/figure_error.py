@@ -1,4 +1,4 @@
-"""Error against time and against FLOPs, from rows that other experiments have measured."""
+"""Error against time and against FLOPs, from the rows of experiments.paper.error_against_cost."""
 
 import json
 from pathlib import Path
@@ -14,12 +14,6 @@ from mlem_jax.frontier import frontier
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-OURS: dict[tuple[Any, ...], dict[str, Any]] = {
-    ("systematic", "impulse", 1, "uniform", True): {"color": "C4", "marker": "s"},
-    ("midpoint", "trapezoid", 2, "uniform", True): {"color": "C6", "marker": "^"},
-    ("midpoint", "impulse", 2, "log-SNR", False): {"color": "C3", "marker": "v"},
-}
-"""Our methods of experiments.ours.compare_draws: draw, weights, order, grid, all levels or few."""
 GATES = {"inverse cost": "C0", "theory": "C1", "learned": "C2", "pilot": "C5"}
 """Colours."""
 DRAWS = {"independent": ("-", "."), "midpoint": (":", "^"), "systematic": ("-.", "s")}
@@ -40,35 +34,11 @@ class Curve(NamedTuple):
     points: Rows
 
 
-def is_ours(method: Method, levels: int) -> bool:
-    """Whether a method is one of `OURS`, on a ladder of so many levels."""
-    return method.gates == "pilot" and kind_of(method, levels) in OURS
-
-
-def kind_of(method: Method, levels: int) -> tuple[Any, ...]:
-    """A key of `OURS`."""
-    whole = len(method.levels) == levels
-    return method.draw, method.weights, method.order, method.grid, whole
-
-
-def rows_of(sampler: str, results: Path) -> tuple[Rows, list[dict[str, str]]]:
-    """The runs of one sampler, and where each file of them was made: machine, commit, command.
-
-    Args:
-        sampler: its name.
-        results: folder of error_against_cost.json and, if it was run, compare_draws.json.
-    """
-    measured = [json.loads((results / "error_against_cost.json").read_text())]
-    rows = select(measured[0]["rows"], sampler=sampler)
-    if (beside := results / "compare_draws.json").exists():
-        measured.append(json.loads(beside.read_text()))
-        others = by_method(select(measured[1]["rows"], sampler=sampler))
-        for method, own in others.items():
-            second = method.family == "top level" and method.order == 2
-            if second or is_ours(method, len(measured[1]["costs"])):
-                rows += own
-    kept = ("machine", "commit", "command")
-    return rows, [{key: each[key] for key in kept if key in each} for each in measured]
+def rows_of(sampler: str, results: Path) -> tuple[Rows, dict[str, str]]:
+    """The runs of one sampler, and how they were made: machine, commit, command."""
+    measured = json.loads((results / "error_against_cost.json").read_text())
+    rows = select(measured["rows"], sampler=sampler)
+    return rows, {key: measured[key] for key in ("machine", "commit", "command")}
 
 
 def curves_of(rows: Rows, ladder: Path) -> tuple[list[Curve], float]:
@@ -112,14 +82,13 @@ def recorded(curve: Curve) -> dict[str, Any]:
 def draw(file: Path, sampler: str, curves: list[Curve], threshold: float) -> None:
     """Error against time and against FLOPs: a colour for gates, a line for how they are drawn."""
     figure, axes = plt.subplots(1, 2, figsize=(11.5, 5.2), sharey=True)
-    levels = max(level for own in curves for level in own.method.levels)
     for axis, unit in zip(axes, ("seconds", "GFLOP"), strict=True):
         for own in curves:
             points = sorted((point[unit], point["mse"]) for point in own.points)
             # Of the lower levels all is shown: that more steps do not help is what there is to see.
             shown = points if own.method.family == "level" else frontier(points)
             name = label(own.method) + ", best draw" * own.best
-            axis.loglog(*np.array(shown).T, label=name, **style_of(own.method, own.best, levels))
+            axis.loglog(*np.array(shown).T, label=name, **style_of(own.method, own.best))
         axis.axhline(threshold, color="r", linewidth=0.8, linestyle="-.")
         axis.set_xlabel({"seconds": "seconds per image", "GFLOP": "GFLOP per image"}[unit])
         axis.grid(alpha=0.3)
@@ -131,17 +100,12 @@ def draw(file: Path, sampler: str, curves: list[Curve], threshold: float) -> Non
     plt.close(figure)
 
 
-def style_of(method: Method, best: bool, levels: int) -> dict[str, Any]:
-    """One level alone is black, or grey if it is not the top; our own draws are thick."""
-    if is_ours(method, levels):
-        return {**OURS[kind_of(method, levels)], "markersize": 4, "linewidth": 2.2}
+def style_of(method: Method, best: bool) -> dict[str, Any]:
+    """One level alone is black, or grey if it is not the top."""
     if method.family in ("top level", "level"):
-        lines = {(1, "uniform"): "-", (1, "log-SNR"): ":", (2, "uniform"): "--",
-                 (2, "log-SNR"): "-."}  # fmt: skip
         return {
-            "color": "k" if method.family == "top level" else "0.7",
-            "linestyle": lines[method.order, method.grid], "linewidth": 1,
-            "marker": "." if method.order == 1 else "x", "markersize": 5,
+            "color": "k" if method.family == "top level" else "0.7", "linewidth": 1,
+            "linestyle": "-" if method.grid == "uniform" else ":", "marker": ".", "markersize": 5,
         }  # fmt: skip
     line, marker = DRAWS[method.draw]
     chosen = {"marker": "*", "markersize": 8, "alpha": 0.6} if best else {}

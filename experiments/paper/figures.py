@@ -1,10 +1,9 @@
 """The figures of the paper (arXiv:2603.24594), from our own runs on any ladder.
 
 1. Pictures of every method at matched cost.  2. gamma.  3. and 4. Error against time and against
-FLOPs for DDPM and DDIM, from the rows that experiments.paper.error_against_cost has measured, and
-those of experiments.ours.compare_draws if they are there. Each has a .json beside it that says of
-what, on what and by which command it was made. What needs to be run is kept, so a killed run goes
-on.
+FLOPs for DDPM and DDIM, from the rows that experiments.paper.error_against_cost has measured. Each
+has a .json beside it that says of what, on what and by which command it was made. What is there of
+the same settings is not made again.
 """
 
 import dataclasses
@@ -22,12 +21,12 @@ from rich.progress import track
 
 from experiments.common import benchmark, runs, tiny
 from experiments.common.curves import Rows
+from experiments.common.kept_plans import read_plan
 from experiments.common.method import Method, Run, fields, label
 from experiments.common.pictures import Strip, picture_rows
 from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
-from experiments.ladders.shipped import SHIPPED, Trained, load, pick
+from experiments.ladders.shipped import SHIPPED, Trained, load
 from experiments.ours import sensitivities
-from experiments.ours.sensitivities import Piloted, measured_once
 from experiments.paper import error_against_cost, figure_error, figure_gamma
 from experiments.paper.gates import families, learned_gates
 from mlem_jax import Plan, draws, fit_budget, grids, plans
@@ -51,11 +50,11 @@ class Settings:
     """Expected cost of the multilevel rows, in evaluations of the top level."""
     base_steps: int = 100
     """Steps of the multilevel rows, and of the path on which levels are compared."""
-    few: tuple[int, ...] = (3, 4)
-    """Levels of the row with fewer."""
-    reference_steps: int = 1000
-    """Steps of the fine grid."""
-    counts: tuple[int, ...] = (15, 30, 60, 250)
+    plans: Path | None = SHIPPED / "plans"
+    """Folder of plans fitted to the ladder, `ddpm_30.npz` and so on; none: no row of them."""
+    reference_steps: int = 400
+    """Steps of the fine grid; fitted plans need it to be the one they were fitted on."""
+    counts: tuple[int, ...] = (15, 30, 60, 200)
     """Steps of Euler-Maruyama with the top level alone."""
     compared: int = 32
     """Pictures on whose paths levels are compared."""
@@ -63,8 +62,6 @@ class Settings:
     """Of the starts, the paths and the gates."""
     tiny: bool = False
     """On a random ladder, to see in minutes that it runs."""
-    runs: Path = Path("runs/figures")
-    """Where a pilot run with fewer levels is kept; one folder per ladder."""
     out: Path = Path("results/figures")
     """Where the figures go."""
 
@@ -86,8 +83,7 @@ def small(settings: Settings, folder: Path) -> Settings:
     (before.ladder / "card.json").write_text(json.dumps({"levels": levels}))
     return dataclasses.replace(
         settings, ladder=before.ladder, results=before.out, samplers=("ddpm",), images=2,
-        base_steps=20, reference_steps=60, counts=(5,), few=(1, 2), cost=14.0, compared=2,
-        runs=folder / "figures",
+        base_steps=20, reference_steps=60, counts=(5,), plans=None, cost=14.0, compared=2,
     )  # fmt: skip
 
 
@@ -96,8 +92,7 @@ def run(settings: Settings) -> None:
     console = Console(width=110)
     trained = load(settings.ladder)
     check_measured(settings)
-    for folder in (settings.out, settings.runs):
-        runs.check_settings(folder, runs.recorded(settings) | {"costs": trained.ladder.costs})
+    runs.check_settings(settings.out, runs.recorded(settings) | {"costs": trained.ladder.costs})
     finish = partial(runs.finish, settings=settings, console=console)
     for name in settings.samplers:
         if not (settings.out / f"pictures_{name}.json").exists():
@@ -178,7 +173,7 @@ def pictures(
 
 
 def shown_runs(name: str, trained: Trained, fine: Grid, settings: Settings) -> Iterator[Run]:
-    """Few steps of the top level; the paper's gates; ours, at one cost."""
+    """Few steps of the top level; the paper's gates; even draws and a fitted plan, at one cost."""
     for count in settings.counts:
         method = Method("top level", (len(trained.ladder),))
         times = coarse_grids(fine, count)["uniform"]
@@ -208,19 +203,10 @@ def shown_runs(name: str, trained: Trained, fine: Grid, settings: Settings) -> I
     openings = plans.open_first(draws.midpoint.openings(None, logits["pilot"]))
     held = ours._replace(order=2, draw="midpoint", weights="trapezoid")
     yield Run(held, budget, times, [plans.trapezoid(openings, second)])
-    yield with_fewer_levels(name, trained, fine, settings)
-
-
-def with_fewer_levels(name: str, trained: Trained, fine: Grid, settings: Settings) -> Run:
-    """Two levels at midpoints on the grid and the steps of a second-order solver."""
-    own, times = pick(trained, settings.few), coarse_grids(fine, settings.base_steps)["log-SNR"]
-    steps = SAMPLERS[name].table(times)
-    piloted = Piloted(settings.runs, settings.compared // 2, settings.base_steps)
-    found = measured_once(name, trained, settings.few, steps, piloted)
-    gates, draw = families(own, found)["pilot"], draws.midpoint
-    logits = fit_budget(gates, steps.t, own.ladder.costs, settings.cost, draw=draw)
-    method = Method("ML-EM", settings.few, "log-SNR", 2, "pilot", "midpoint", "impulse")
-    return Run(method, {"budget": settings.cost}, times, [plans.draw_plan(draw, logits, None)])
+    if settings.plans is not None:
+        kept = read_plan(settings.plans / f"{name}_{settings.cost:g}.npz")
+        method = Method("ML-EM", kept.levels, kept.grid, kept.order, weights="fitted")
+        yield Run(method, budget, kept.times, [kept.plan])
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 diffusers' DPM-Solver++ (2M, and its SDE form), UniPC, DDIM and DDPM, diffrax's Euler and Heun, and
 the switch from a small network to the large one at several ratios, beside Euler-Maruyama, our
-two-step solver and ML-EM, which also stands on its peers' grid and step table: all driven by the
-same levels, from the same starts and along the same Brownian paths. First the distance to the exact
-solution of the top level's own SDE or ODE, for the cost paid; then, given the pictures (`--data`),
-distances to the data over several seeds. What is compared is the cost, evaluations times the stored
-cost of one; the seconds of a peer are those of its loop in Python too. Killed at any moment, the
-same command goes on. Writes results/peers.json and .png.
+two-step solver, the paper's ML-EM and fitted plans: all driven by the same levels, from the same
+starts and along the same Brownian paths. First the distance to the exact solution of the top
+level's own SDE or ODE, for the cost paid; then, given the pictures (`--data`), distances to the
+data over several seeds. What is compared is the cost, evaluations times the stored cost of one; the
+seconds of a peer are those of its loop in Python too. Killed at any moment, the same command goes
+on. Writes results/peers.json and .png.
 """
 
 import dataclasses
@@ -22,11 +22,11 @@ from experiments.common.benchmark import make_benchmark, measure_missing, part_o
 from experiments.common.curves import Rows, by_method
 from experiments.common.method import label
 from experiments.common.samplers import fine_grid
-from experiments.ladders.shipped import NOUNS, Trained, load
-from experiments.ours.sensitivities import Piloted
+from experiments.ladders.shipped import SHIPPED, Trained, load
+from experiments.ladders.shown import Symmetries
 from experiments.peers import distances_to_data, figures
 from experiments.peers.crossings import crossing, sentence
-from experiments.peers.distances_to_data import DATA, Sampled
+from experiments.peers.distances_to_data import DATA, Approached, Sampled
 from experiments.peers.methods import (
     OURS,
     PEERS,
@@ -41,7 +41,7 @@ from experiments.peers.methods import (
 )
 from experiments.peers.solvers import missing, top_network, versions
 
-APART = ("data", "features")
+APART = ("data", "features", "symmetries")
 """Settings that the distances to the exact solution do not depend on."""
 EVERY = "every peer"
 
@@ -52,38 +52,38 @@ class Settings:
 
     data: Path | None = None
     """The pictures the levels were trained on, for distances to those held out; default: none."""
-    ladder: Path = NOUNS
+    ladder: Path = SHIPPED
     """Folder of trained levels."""
-    features: Path = NOUNS / "features"
+    plans: Path = SHIPPED / "plans"
+    """Folder of plans fitted to it, as experiments.ours.fitted keeps them."""
+    features: Path = SHIPPED / "features"
     """What experiments.ladders.features wrote, for the distances."""
     samplers: tuple[Literal["ddpm", "ddim"], ...] = ("ddpm", "ddim")
     """ddpm the SDE, ddim the ODE."""
-    few: tuple[int, ...] = (2, 4)
-    """Levels of ML-EM with pilot gates."""
-    early: tuple[int, ...] = (2, 3)
+    symmetries: Symmetries = "eight"
+    """In which the levels were shown the pictures: those held out are turned likewise."""
+    early: tuple[int, ...] = (1, 3)
     """Levels a switch begins with."""
     images: int = 16
     """Pictures that judge the distance to the exact solution."""
-    reference_steps: int = 1000
+    reference_steps: int = 400
     """Steps of the fine grid, on which the top level is taken to be exact."""
-    counts: tuple[int, ...] = (5, 8, 10, 15, 20, 30, 50, 100)
+    counts: tuple[int, ...] = (5, 8, 10, 15, 20, 30, 40, 60)
     """Steps of the top level alone and of the peers."""
     base_steps: tuple[int, ...] = (16, 40, 100)
-    """Steps of ML-EM and of the switch."""
-    budgets: tuple[float, ...] = (5.0, 8.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0)
-    """Expected cost of ML-EM, in evaluations of the top level."""
+    """Steps of the paper's ML-EM and of the switch."""
+    budgets: tuple[float, ...] = (5.0, 8.0, 15.0, 30.0, 60.0)
+    """Expected cost of the paper's ML-EM, in evaluations of the top level."""
     draws: int = 3
     """Draws of the paper's random plans."""
     judged_at: tuple[float, ...] = (8.0, 15.0, 30.0)
     """Costs at which distances to the data are taken."""
-    dear: float = 100.0
+    dear: float = 60.0
     """Cost of a further row, all but exact."""
-    samples: int = 200
+    samples: int = 100
     """Pictures a distance to the data is taken of."""
     seeds: int = 5
     """Such sets; their spread is the noise of the metric."""
-    pilot_images: int = 8
-    """Pictures of the pilot run that sets the gates."""
     seed: int = 0
     """Of the starts, the Brownian paths and the gates."""
     tiny: bool = False
@@ -123,9 +123,10 @@ def made_tiny(settings: Settings, folder: Path) -> Settings:
     return dataclasses.replace(
         settings, data=tiny.random_pictures(folder / "pictures.npz"),
         ladder=tiny.random_ladder(folder / "ladder"),
-        features=tiny.random_features(folder / "features"), few=(1, 2), early=(1,), images=8,
+        plans=tiny.random_plans(folder / "plans", fine_grid(24)),
+        features=tiny.random_features(folder / "features"), early=(1,), images=8,
         reference_steps=24, counts=(4, 8), base_steps=(8,), budgets=(3.0, 5.0), draws=2,
-        judged_at=(5.0,), dear=8.0, samples=8, seeds=2, pilot_images=2, runs=folder / "runs",
+        judged_at=(5.0,), dear=8.0, samples=8, seeds=2, runs=folder / "runs",
     )  # fmt: skip
 
 
@@ -187,7 +188,7 @@ def measured(name: str, trained: Trained, settings: Settings, console: Console) 
     judged = {name_of(each.method, each.parameters): each for each in chosen.values()}
     drawn = distances_to_data.measured(
         settings.runs / f"{name}_distances.jsonl", name, list(judged.values()), trained, network,
-        settings.data, settings.features, sampled, console,
+        Approached(settings.data, settings.symmetries, settings.features), sampled, console,
     )  # fmt: skip
     own = by_run(rows)
     for run_name, each in judged.items():
@@ -200,13 +201,12 @@ def measured(name: str, trained: Trained, settings: Settings, console: Console) 
 
 def asked_of(settings: Settings) -> Asked:
     """How many of each method."""
-    pilot = Piloted(settings.runs, settings.pilot_images)
-    return Asked(settings.counts, settings.base_steps, settings.budgets, settings.few,
-                 settings.early, settings.draws, settings.seed, pilot)  # fmt: skip
+    return Asked(settings.counts, settings.base_steps, settings.budgets, settings.early,
+                 settings.draws, settings.seed, settings.plans)  # fmt: skip
 
 
 def crossings(process: str, rows: Rows) -> Rows:
-    """Each form of ML-EM, and each of its methods alone, against each group of peers."""
+    """Each of our groups, and each of its methods alone, against each group of peers."""
     own = {group: in_groups(rows, group) for group in OURS}
     own |= {label(method): each for method, each in by_method(in_groups(rows, *OURS)).items()}
     theirs = {group: in_groups(rows, group) for group in PEERS} | {EVERY: in_groups(rows, *PEERS)}

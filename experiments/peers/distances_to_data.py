@@ -23,7 +23,7 @@ from experiments.common.samplers import SAMPLERS, path_of
 from experiments.ladders import images
 from experiments.ladders.features import load_features
 from experiments.ladders.shipped import Trained, pick
-from experiments.ladders.shown import split, to_unit
+from experiments.ladders.shown import Symmetries, split, to_unit, turned
 from experiments.peers.distances import METRICS, distance_to, interval
 from experiments.peers.methods import GROUPS, OURS, by_run, group_of, name_of
 from experiments.peers.solvers import Network, Peer
@@ -34,6 +34,20 @@ DATA = Run(Method("data against data", ()), {}, np.zeros(0), [])
 """Pictures of the training data, in the stead of drawn ones."""
 Chosen = dict[tuple[str, float], Run | Peer]
 """By group and cost."""
+
+
+class Approached(NamedTuple):
+    """What distances are taken to.
+
+    Attributes:
+        data: the pictures; those held out of training are approached.
+        symmetries: in which they were shown in training, and are turned here.
+        features: of experiments.ladders.features.
+    """
+
+    data: Path
+    symmetries: Symmetries
+    features: Path
 
 
 class Sampled(NamedTuple):
@@ -80,8 +94,7 @@ def measured(
     judged: list[Run | Peer],
     trained: Trained,
     network: Network,
-    data: Path,
-    features: Path,
+    approached: Approached,
     sampled: Sampled,
     console: Console,
 ) -> Rows:
@@ -93,19 +106,19 @@ def measured(
         judged: what draws.
         trained: its levels.
         network: the top one, for the peers.
-        data: the pictures; those held out of training are approached.
-        features: of experiments.ladders.features.
+        approached: what distances are taken to.
         sampled: how much is drawn.
         console: for the progress.
     """
 
     def judge() -> Callable[[Run | Peer], Rows]:
-        given = images.load(data, trained.shape[0])
+        given = images.load(approached.data, trained.shape[0])
         train, held_out = split(given.images, 1000, given.held_out)
-        about = checkpoint.read_about(features)
+        held_out = turned(held_out, approached.symmetries, seed=0)
+        about = checkpoint.read_about(approached.features)
         runs.check_settings(log.with_suffix(""), {"held_out": zlib.crc32(held_out.tobytes()),
                                                   "features": about})  # fmt: skip
-        distances = distance_to(np.asarray(to_unit(held_out)), load_features(features))
+        distances = distance_to(np.asarray(to_unit(held_out)), load_features(approached.features))
 
         def rows(each: Run | Peer) -> Rows:
             found = []
@@ -114,7 +127,8 @@ def measured(
                 if each is DATA:
                     rng = np.random.default_rng(draw)
                     own = rng.choice(len(train), min(sampled.samples, len(train)), replace=False)
-                    pictures = np.asarray(to_unit(train[own]))
+                    shown = turned(train[own], approached.symmetries, seed=draw)
+                    pictures = np.asarray(to_unit(shown))
                 else:
                     pictures = drawn(each, draw, name, trained, network, key, sampled)
                 seconds = time.perf_counter() - begun

@@ -18,7 +18,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 COLOURS = {"first order": "0.55", "DPM-Solver++": "k", "UniPC": "C0", "diffrax Heun": "C4",
-           "switch": "C2", "ML-EM of the paper": "C1", "ML-EM": "C3"}  # fmt: skip
+           "switch": "C2", "ML-EM of the paper": "C1", "top level, fitted": "C9",
+           "ML-EM, fitted": "C3"}  # fmt: skip
 Distances = dict[str, dict[str, float]]
 """By metric: mean, and half the width of its interval."""
 
@@ -26,8 +27,8 @@ Distances = dict[str, dict[str, float]]
 def draw(file: Path, rows: Rows, crossings: Rows, data: Distances | None) -> None:
     """Error against cost, and each distance to the data, one row of panels per process.
 
-    Where ML-EM is closer to the exact solution than every peer it is shaded, darker where that is
-    beyond the noise of the pictures; dashed lines and bands are the data against itself.
+    Where fitted ML-EM is closer to the exact solution than every peer it is shaded, darker where
+    that is beyond the noise of the pictures; dashed lines and bands are the data against itself.
     """
     processes = list(dict.fromkeys(row["process"] for row in rows))
     columns = 1 + (len(METRICS) if data else 0)
@@ -37,7 +38,7 @@ def draw(file: Path, rows: Rows, crossings: Rows, data: Distances | None) -> Non
     for line, process in zip(axes, processes, strict=True):
         own = select(rows, process=process)
         draw_errors(line[0], own)
-        for found in select(crossings, process=process, own="ML-EM", against="every peer"):
+        for found in select(crossings, process=process, own="ML-EM, fitted", against="every peer"):
             for span in [*found["closer"], *found["surely"]]:
                 line[0].axvspan(*span, color="C3", alpha=0.12)
         line[0].set_title(f"{process}: mse to the exact solution")
@@ -108,9 +109,9 @@ def shown_groups(process: str, rows: Rows, costs: tuple[float, ...] = (10, 20, 3
 
 
 def shown_crossings(process: str, crossings: Rows) -> Table:
-    """Where each form of ML-EM is closer than each group of peers, and its best ratio of errors.
+    """Where each of our methods is closer than each group of peers, and its best ratio of errors.
 
-    Line by line it says whether the peers' grid and step table move the crossing.
+    Line by line it says which plan makes the crossing.
     """
     others = list(dict.fromkeys(line["against"] for line in crossings))
     table = Table("closer at cost (least error over theirs)", *others, title=process)

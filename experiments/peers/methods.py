@@ -1,11 +1,12 @@
 """What experiments.peers.compare compares, and which methods are one curve together.
 
-ML-EM stands on its own base (first order) and on those of its peers: their two-step table and their
-grid in the log-SNR.
+Fitted plans are those that experiments.ours.fitted keeps: of the top level alone and of several
+levels, each on the grid and of the order that was best for its budget.
 """
 
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,18 +14,17 @@ import jax
 from experiments.common.benchmark import Benchmark, NoiseAlong, alone, errors_of, noise_of, payable
 from experiments.common.benchmark import rows_of as rows_of_run
 from experiments.common.curves import Rows
+from experiments.common.kept_plans import read_plan
 from experiments.common.method import Method, Run, fields, method_of
 from experiments.common.samplers import SAMPLERS, coarse_grids
-from experiments.ladders.shipped import Trained, pick
-from experiments.ours.sensitivities import Piloted, measured_once
-from experiments.paper.gates import families
+from experiments.ladders.shipped import Trained
 from experiments.peers import solvers
 from experiments.peers.solvers import Network, Peer
 from mlem_jax import draw_plan, draws, fit_budget, gates, plans
 from mlem_jax.grids import Grid
 
 PROCESSES = {"ddpm": "SDE", "ddim": "ODE"}
-OURS = ("ML-EM of the paper", "ML-EM")
+OURS = ("ML-EM of the paper", "top level, fitted", "ML-EM, fitted")
 PEERS = ("first order", "DPM-Solver++", "UniPC", "diffrax Heun", "switch")
 GROUPS = (*PEERS, *OURS)
 """Methods that are one curve together, by `group_of`."""
@@ -37,29 +37,29 @@ class Asked(NamedTuple):
 
     Attributes:
         counts: steps of the top level alone, and of its peers.
-        base_steps: of plans of several levels.
-        budgets: of ML-EM.
-        few: levels of the shorter ladder.
+        base_steps: of switches and of the paper's plans.
+        budgets: of the paper's plans.
         early: levels a switch begins with.
         draws: of random plans.
         seed: of them.
-        pilot: where and on how many pictures the sensitivities are measured.
+        plans: folder of fitted plans.
     """
 
     counts: tuple[int, ...]
     base_steps: tuple[int, ...]
     budgets: tuple[float, ...]
-    few: tuple[int, ...]
     early: tuple[int, ...]
     draws: int
     seed: int
-    pilot: Piloted
+    plans: Path
 
 
 def group_of(method: Method) -> str:
     """The curve that a method is a part of, whatever its grid."""
+    if method.weights == "fitted":
+        return f"{method.family}, fitted"
     if method.family == "ML-EM":
-        return "ML-EM" if method.draw == "midpoint" else "ML-EM of the paper"
+        return "ML-EM of the paper"
     if method.family == "switch":
         return "switch"
     if method.order == 1:
@@ -94,8 +94,8 @@ def all_methods(name: str, trained: Trained, fine: Grid, asked: Asked) -> list[R
     for count in asked.base_steps:
         for kind, times in coarse(count).items():
             found += switches(top, times, kind, asked)
-            found += multilevel(name, trained, times, kind, asked)
-    return found
+            found += papers(name, trained, times, kind, asked)
+    return [*found, *fitted(name, asked.plans)]
 
 
 def peers(name: str, fine: Grid, counts: tuple[int, ...], top: int) -> Iterator[Peer]:
@@ -136,29 +136,27 @@ def switches(top: int, times: Grid, kind: str, asked: Asked) -> Iterator[Run]:
                 yield Run(method, {"ratio": ratio, "base": count}, times, [plan])
 
 
-def multilevel(name: str, trained: Trained, times: Grid, kind: str, asked: Asked) -> Iterator[Run]:
-    """The paper's gates and draws on all levels; pilot gates and even draws on few of them."""
-    count, few, sampler = len(times) - 1, pick(trained, asked.few), SAMPLERS[name]
-    steps, second = sampler.table(times), sampler.table(times, 2)
-    every = tuple(range(1, len(trained.ladder) + 1))
-    by_cost = gates.keep_open(gates.inverse_cost(trained.ladder.costs))
-    pilot = families(few, measured_once(name, trained, asked.few, steps, asked.pilot))["pilot"]
+def papers(name: str, trained: Trained, times: Grid, kind: str, asked: Asked) -> Iterator[Run]:
+    """All levels, gates of inverse cost, independent draws."""
+    costs, count, steps = trained.ladder.costs, len(times) - 1, SAMPLERS[name].table(times)
+    by_cost = gates.keep_open(gates.inverse_cost(costs))
     keys = jax.random.split(jax.random.key(asked.seed + 1), asked.draws)
-    papers = Method("ML-EM", every, kind, 1, "inverse cost", "independent", "impulse")
-    ours = Method("ML-EM", asked.few, kind, 1, "pilot", "midpoint", "impulse")
+    levels = tuple(range(1, len(costs) + 1))
+    method = Method("ML-EM", levels, kind, 1, "inverse cost", "independent", "impulse")
     for budget in asked.budgets:
-        own, costs = {"budget": budget, "base": count}, trained.ladder.costs
         if payable(costs, count, budget):
             logits = fit_budget(by_cost, steps.t, costs, budget, draw=draws.independent)
             drawn = [draw_plan(draws.independent, logits, key) for key in keys]
-            yield Run(papers, own, times, drawn)
-        costs = few.ladder.costs
-        if payable(costs, count, budget):
-            logits = fit_budget(pilot, steps.t, costs, budget, draw=draws.midpoint)
-            yield Run(ours, own, times, [draw_plan(draws.midpoint, logits, None)])
-            openings = plans.open_first(draws.midpoint.openings(None, logits))
-            held = plans.trapezoid(openings, second)
-            yield Run(ours._replace(order=2, weights="trapezoid"), own, times, [held])
+            yield Run(method, {"budget": budget, "base": count}, times, drawn)
+
+
+def fitted(name: str, folder: Path) -> Iterator[Run]:
+    """The plans that were kept for one sampler."""
+    for file in sorted(folder.glob(f"{name}_*.npz")):
+        kept = read_plan(file)
+        family = "ML-EM" if len(kept.levels) > 1 else "top level"
+        method = Method(family, kept.levels, kept.grid, kept.order, weights="fitted")
+        yield Run(method, {"plan": file.stem}, kept.times, [kept.plan])
 
 
 def kept_noise() -> NoiseAlong:
