@@ -74,18 +74,14 @@ def quickstart() -> str:
 
 
 def plans() -> str:
-    """Of each budget the fitted plan: what the best single network pays for its error."""
+    """Of each budget the fitted plan: what the best single network pays for its mean error."""
     result = result_of("fitted")
-    header = ["budget", *(f"{PROCESSES[sampler]}, {kind}" for sampler in result["summary"]
-                          for kind in KINDS.values())]  # fmt: skip
-    best = {sampler: lines[0] for sampler, lines in result["summary"].items()}
+    budgets = [f"{budget:g}" for budget in result["settings"]["budgets"]]
     rows = []
-    for number, budget in enumerate(result["settings"]["budgets"]):
-        each = (line["plans"][number : number + 1] for line in best.values())
-        told = [short(own[0][kind]) if own else "-" for own in each for kind in KINDS]
-        rows.append([f"{budget:g}", *told])
-    whole = [short(line[kind]) for line in best.values() for kind in KINDS]
-    return lines(header, [*rows, ["median", *whole]])
+    for sampler, (best, *_) in result["summary"].items():
+        told = [short(own["mean"]) for own in best["plans"]]
+        rows.append([PROCESSES[sampler], *told, *["-"] * (len(budgets) - len(told))])
+    return lines(["budget", *budgets], rows)
 
 
 def rivals() -> str:
@@ -174,57 +170,49 @@ def floor() -> str:
 
 
 def when() -> str:
-    """What was measured for cases that a reader may be in."""
+    """Ratios that were measured for other cases, one rival over one method in each row."""
     recipe = {"gates": "learned", "draw": "independent", "of draws": "best"}
     even = {"gates": "learned", "draw": "systematic", "of draws": "median"}
     gains = result_of("particles")["cases"]["stiff core, 1025 rods"]
-    rods = (gains["gains"]["seconds"][name][gains["errors"].index(1e-5)]
-            for name in ("Euler-Maruyama", "diffrax"))  # fmt: skip
-    characters = "[characters](results/README.md#the-papers-gates)"
+    at = gains["errors"].index(1e-5)
+    rods = ", ".join(f"{gains['gains']['seconds'][name][at]:.0f}"
+                     for name in ("Euler-Maruyama", "diffrax"))  # fmt: skip
     earth = "[Earth](results/README.md#fitted-plans)"
+    characters = "[characters](results/README.md#the-papers-gates)"
     rows = [
-        ["an SDE at few evaluations: a fitted plan", "the first rows above", earth],
-        ["an ODE, or many evaluations: a fitted plan", "the last rows above", earth],
-        ["one network, no ladder: its steps fitted, 8 of them",
-         both("error {} times smaller", less_error(8.0)), earth],
-        ["ML-EM as in the paper: learned gates, best of 15 draws",
-         both("few steps of one network pay {} times its cost", told_of("Euler-Maruyama", recipe)),
-         characters],
-        ["even draws instead of independent ones",
-         both("independent draws pay {} times their cost", told_of("inverse cost or theory", even)),
-         characters],
-        ["levels that are no networks: a thousand rods",
-         "Euler-Maruyama takes {:.0f} times as long, the best of diffrax {:.0f}".format(*rods),
+        ["error of 8 steps of one network, over that of 8 steps with fitted weights",
+         *less_error(8.0), earth],
+        ["cost of fewer steps of one network, over that of the paper's ML-EM (learned gates, best "
+         "of 15 draws)", *told_of("Euler-Maruyama", recipe), characters],
+        ["cost of independent draws of fixed gates, over that of systematic draws of learned ones",
+         *told_of("inverse cost or theory", even), characters],
+        ["time of Euler-Maruyama, and of the best solver of diffrax, over that of ML-EM: a "
+         "thousand charged rods", rods, "-",
          "[rods](results/README.md#levels-that-are-no-networks)"],
     ]  # fmt: skip
-    return lines(["case", "at equal error, or equal cost", "measured on"], rows)
+    return lines(["ratio", *PROCESSES.values(), "measured on"], rows)
 
 
-def told_of(rival: str, fields: Result) -> dict[str, str]:
+def told_of(rival: str, fields: Result) -> list[str]:
     """What a rival pays, per sampler, for the errors of one method on the characters."""
     summary = result_of("error_against_cost")["summary"]
-    return {
-        sampler: short(next(line["ratios"][rival] for line in lines
-                            if all(line[name] == fields[name] for name in fields)))
-        for sampler, lines in summary.items()
-    }  # fmt: skip
+    return [
+        short(next(line["ratios"][rival] for line in summary[sampler]
+                   if all(line[name] == fields[name] for name in fields)))
+        for sampler in PROCESSES
+    ]  # fmt: skip
 
 
-def less_error(count: float) -> dict[str, str]:
+def less_error(count: float) -> list[str]:
     """Least error of one network at so many steps over that with fitted weights, per sampler."""
-    result, found = result_of("fitted"), {}
-    for sampler in result["summary"]:
-        own = [row for row in result["rows"] if row["family"] == "single"
+    rows, found = result_of("fitted")["rows"], []
+    for sampler in PROCESSES:
+        own = [row for row in rows if row["family"] == "single"
                and (row["sampler"], row["cost"]) == (sampler, count)]  # fmt: skip
         plain, fitted = (min(row["mse"] for row in own if (row["weights"] == "fitted") == whether)
                          for whether in (False, True))  # fmt: skip
-        found[sampler] = f"{plain / fitted:.1f}"
+        found.append(f"{plain / fitted:.1f}")
     return found
-
-
-def both(sentence: str, told: dict[str, str]) -> str:
-    """A sentence for the SDE and the ODE."""
-    return "; ".join(f"{PROCESSES[name]}: {sentence.format(own)}" for name, own in told.items())
 
 
 def short(told: Result | None) -> str:

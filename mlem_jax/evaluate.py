@@ -57,8 +57,9 @@ class Best(NamedTuple):
 def make_reference(ladder: Ladder, problem: Problem, steps: Steps) -> Batch:
     """The reference of learning: the top level at every one of the steps, same start, same path.
 
-    It is the mean the multilevel sum has at any gates, so what is left of the error is due to them
-    and not to the size of the steps. Any other ends can stand in its place in a `Batch`.
+    The multilevel sum has the top level as its mean at any gates, so an error to this reference is
+    due to the gates and not to the size of the steps. Any other ends can stand in its place in a
+    `Batch`.
     """
     check_ladder(ladder)
     top = pick_levels(ladder, (len(ladder),))  # What does not run is not compiled either.

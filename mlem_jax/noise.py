@@ -1,7 +1,7 @@
 """The Brownian path: one path per sample, the same for every method that walks along it.
 
-The path is a function of (key, sample, fine increment) and nothing else, so a sample does not
-depend on the batch it is in, and two methods that take different steps along the same fine grid
+The path is a function of (key, sample, fine increment) and nothing else, so that of a sample is the
+same to the bit in any batch, and two methods that take different steps along the same fine grid
 are driven by the same path: a coarse step sums the fine increments it covers,
 
     xi[n] = sum_{l in step n} sqrt(duration[l]) xi_fine[l] / sqrt(sum_{l in step n} duration[l]) .

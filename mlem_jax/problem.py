@@ -1,8 +1,8 @@
 """What differs by sample: the start, what drives it, its condition; cut in one place.
 
-Samples do not depend on their batch, so a problem may be solved whole, in chunks, in groups under
-plans of their own, or on several devices. Whoever cuts it does so with `take`, `map_chunks`,
-`map_parts` or `shard_problem`.
+Samples do not depend on their batch but for rounding, so a problem may be solved whole, in chunks,
+in groups under plans of their own, or on several devices. Whoever cuts it does so with `take`,
+`map_chunks`, `map_parts` or `shard_problem`.
 """
 
 import math
@@ -127,7 +127,8 @@ def shard_problem(problem: Problem, sharding: NamedSharding) -> Problem:
     """The problem with its samples spread over devices; key and tables of a path on each of them.
 
     What solves it then runs on all of them at once, and none waits for another. The samples are
-    those of one device, to the bit if that is given as many at a time as each of these.
+    those of one device: to the bit if that is given as many at a time as each of these, else up to
+    rounding.
 
     Args:
         problem: its size a multiple of the number of devices.

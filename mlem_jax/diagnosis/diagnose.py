@@ -1,14 +1,13 @@
 """A diagnosis of a ladder: differences, gamma, sensitivities, levels worth keeping, a check.
 
 One pilot run of the top level measures the differences between levels along its path and what each
-does to the end; all else follows from it but the checks, for which plans are drawn and run. Nothing
+does to the end. All else follows from it but the checks, for which plans are drawn and run. Nothing
 is printed here: `report` makes text of a diagnosis.
 
-Starts are asked for, as everywhere, since what a ladder is worth depends on where it is used: give
-those that are to be sampled, with the steps that are to be taken. A coarser grid cannot be had from
-the tables of a finer one, so the top level alone at fewer steps, the rival that matters, is judged
-where its steps are given too (`coarser`); otherwise the top level at every one of `steps` stands
-for it.
+What a ladder is worth depends on where it is used: give the starts that are to be sampled and the
+steps that are to be taken. The rival that matters is the top level alone at fewer steps. It is
+judged if its steps are given (`coarser`), as they cannot be had from the table of the finer ones;
+otherwise the top level at every one of `steps` stands for it.
 
 References:
     Giles 2015, Multilevel Monte Carlo methods, Acta Numerica 24, section 3: what users of that
@@ -99,7 +98,7 @@ def diagnose(
 ) -> Diagnosis:
     """E |error|^2 = sum_{n,k} (1/p - 1) v, measured, minimised over gates and levels, and checked.
 
-    Costs about `bins x differences / 2` runs of the top level, and the runs of the check.
+    Costs a pilot run (`run_pilot`), and the runs of the check.
 
     Args:
         ladder: the levels, with their costs.

@@ -84,7 +84,9 @@ def run_pilot(
 ) -> Pilot:
     """J[n, k] = Phi(end, n) gain[n] (F^k - F^{k-1})(x[n], t[n]), and the differences, in one run.
 
-    Costs about `bins x differences / 2` runs of the top level.
+    Costs as much as about `bins x differences / 2` runs of the top level at every step, beside one
+    run of every level: each time bin and difference has a tangent, which goes through the top level
+    from its bin to the end. Differences are those above the certain gates.
 
     Args:
         ladder: the levels.

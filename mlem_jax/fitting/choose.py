@@ -1,11 +1,10 @@
 """The choice of a fitted plan: which levels, how many steps, which grid, where each level runs.
 
-A closed loop: a candidate is fitted on a part of the pilot batch and judged on its other part; the
-one that is chosen is fitted anew, on all of it.
-First every grid is tried with every number of steps; then, one after the other, other levels, other
-places and other memories, each time going on from the best. One network with fitted weights, on the
-best of the grids, is among the candidates, so the choice is no worse than that, but for the noise
-of the samples that judge.
+A candidate is fitted on a part of the pilot batch and judged on its other part; the one that is
+chosen is fitted anew, on all of it. First every grid is tried with every number of steps; then
+other levels, then other places, then other memories, each time going on from the best so far. The
+top level alone with fitted weights, on each of the grids, is among the candidates, so the choice is
+no worse than that, but for the noise of the samples that judge.
 """
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
@@ -44,15 +43,23 @@ class Candidate(NamedTuple):
 
 
 class Search(NamedTuple):
-    """What is tried; of each the first is where the search begins.
+    """What is tried: grids x factors first, then levels, then powers, then memories.
+
+    The search begins with the first levels, the first power and the first memory. It tries every
+    grid with every factor and keeps the best; then each of the other levels in it, then each of the
+    other powers, then each of the other memories, keeping the best each time. The top level alone
+    is tried too, on every grid, at as many steps as the budget pays for. Candidates that the budget
+    does not suit are left out; each of the others costs one run of its plan on the pilot batch.
 
     Attributes:
-        grids: by name, from a number of steps to steps on points of the fine ones.
-        levels: of the ladder, each a tuple that ends at the top.
-        most: steps that a grid can have.
-        factors: numbers of steps, in evaluations of the top that the budget would pay.
-        powers: of the density of the places.
-        memories: earlier outputs known of each lower level, and of the top.
+        grids: by name, a function from a number of steps to `Steps` on points of the fine ones.
+        levels: of the ladder, 1 the cheapest: tuples of two or more that end at the top.
+        most: the largest number of steps to try, which every grid has to be able to make.
+        factors: numbers of steps, as multiples of how many evaluations of the top level the budget
+            pays for; at 5 the top level runs at one step of five at most.
+        powers: of v / c in the density of the places where levels run, see `place_levels`; 0
+            spreads them evenly.
+        memories: how many earlier outputs are known of each lower level, and of the top, as pairs.
     """
 
     grids: Mapping[str, Callable[[int], Steps]]

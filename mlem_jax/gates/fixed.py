@@ -82,7 +82,9 @@ def keep_open(gates: Gates, *, lowest: int = 1) -> Gates:
 def from_sensitivities(
     sensitivities: ArrayLike, costs: Sequence[float], *, power: float = 1 / 2
 ) -> Gates:
-    """p = min(1, C (v_k / c_k)^power), c_k what opening gate k pays: T_k, and T_{k-1} if it closes.
+    """p[n, k] = min(1, C (v[n, k] / c_k)^power), with c_k the price of an opening.
+
+    That is T_k, and T_{k-1} too unless the gate of level k - 1 is always open.
 
     Args:
         sensitivities: v [steps, levels], squared, from `diagnosis.measure_sensitivities`.

@@ -19,7 +19,9 @@ from mlem_jax.types import Condition, State
 
 
 def solve_checked(ladder: Ladder, problem: Problem, steps: Steps, plan: Plan) -> State:
-    """As `solve`, but stops at what is not finite and says where: slower, for finding a fault.
+    """As `solve`, up to rounding, but stops where a number is not finite and says where it arose.
+
+    Slower, for finding a fault.
 
     Raises:
         FloatingPointError: if a start, a parameter, a table, the noise or the result of a level is

@@ -1,4 +1,4 @@
-"""Executors: how the rows of a table are run. All of them give the same samples.
+"""Executors: how the rows of a table are run. All give the same samples, up to rounding.
 
 `scan` is one loop with a cond per level, compiled once for a number of steps and a batch, and it
 runs inside `jax.jit`. `segments` needs a plan that is known when it is called: runs of steps that

@@ -90,7 +90,7 @@ def solve_path(
     *,
     keep: ArrayLike | None = None,
 ) -> Trajectory:
-    """As `solve`, keeping states on the way.
+    """As `solve`, up to rounding, keeping states on the way.
 
     Args:
         ladder: the levels.
@@ -122,9 +122,9 @@ def solve_chunks(
 ) -> State:
     """As `solve` for a large batch, `chunk` samples at a time: the memory is that of one chunk.
 
-    The samples are those of one call, since a sample does not depend on its batch. Of a problem
-    that is spread over devices each takes its share of every chunk: let the chunk be a multiple of
-    their number, and divide that of the samples.
+    The samples are those of one call, up to rounding. Of a problem that is spread over devices each
+    takes its share of every chunk: let the chunk be a multiple of their number, and divide that of
+    the samples.
 
     Raises:
         ValueError: as `solve`, and if `chunk` is not positive, or starts, noise and conditions are
