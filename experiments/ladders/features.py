@@ -48,7 +48,7 @@ class Settings:
     """Side of the pictures in pixels."""
     held_out: int = 1000
     """As in the training of the levels."""
-    epochs: int = 12
+    epochs: int = 4
     """Passes over the training pictures."""
     batch: int = 128
     """Pictures a step."""

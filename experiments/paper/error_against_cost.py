@@ -3,8 +3,8 @@
 Gates fixed by inverse cost, by the exponent of theory, from a pilot run (experiments.ours.pilot),
 and learned (experiments.paper.learn_gates), each at several budgets and in many draws; against them
 Euler-Maruyama of every level at several step counts. All start at the same points and follow the
-same Brownian paths; the reference is the top level on the finest grid. Best of the draws is chosen
-on one batch and judged on another. Killed at any moment, the same command goes on; `--rows` takes
+same Brownian paths; the reference is the top level on the finest grid. As in the paper, of the
+independent draws of learned gates one is chosen on one batch and judged on another. Killed at any moment, the same command goes on; `--rows` takes
 rows that were measured before, to summarise and draw them anew. Writes
 results/error_against_cost.json and .png.
 """
@@ -54,7 +54,9 @@ class Settings:
     budgets: tuple[float, ...] = (15.0, 30.0, 60.0)
     """Expected cost of the multilevel plans, in evaluations of the top level."""
     draws: int = 15
-    """Draws of each random plan."""
+    """Independent draws of the learned gates, of which the best is chosen too."""
+    others: int = 5
+    """Draws of every other random plan."""
     seed: int = 0
     """Of the starts, the Brownian paths and the gates."""
     tiny: bool = False
@@ -82,7 +84,7 @@ def small(settings: Settings, folder: Path) -> Settings:
     return dataclasses.replace(
         settings, ladder=piloted.ladder, gates=out / "learned_gates", pilot=out / "pilot",
         samplers=("ddpm",), images=2, reference_steps=24, base_steps=4, budgets=(2.5, 3.5),
-        draws=2, runs=folder / "compared",
+        draws=2, others=2, runs=folder / "compared",
     )  # fmt: skip
 
 
@@ -132,7 +134,12 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
             benchmark.make_benchmark(name, trained, fine, samples, settings.seed)
             for samples in batches
         )
-        return lambda own: benchmark.rows_of(own, trained, judged, chosen_on)
+
+        def rows(own: Run) -> Rows:
+            papers = (own.method.gates, own.method.draw) == ("learned", "independent")
+            return benchmark.rows_of(own, trained, judged, chosen_on if papers else None)
+
+        return rows
 
     return benchmark.measure_missing(settings.runs / f"{name}.jsonl", wanted, judge, console)
 
@@ -145,7 +152,8 @@ def multilevel(name: str, trained: Trained, settings: Settings) -> Iterator[Run]
     found = sensitivities.read(settings.pilot / f"{name}.npz", steps)
     learned = learned_gates(settings.gates / name)
     as_learned = learned.logits(learned.init(), steps.t)
-    keys = jax.random.split(jax.random.key(settings.seed + 1), settings.draws)
+    count = max(settings.draws, settings.others)
+    keys = jax.random.split(jax.random.key(settings.seed + 1), count)
     for budget in settings.budgets:
         for kind, gates in (families(trained, found) | {"learned": learned}).items():
             logits = fit_budget(gates, steps.t, costs, budget, draw=draws.independent)
@@ -155,8 +163,9 @@ def multilevel(name: str, trained: Trained, settings: Settings) -> Iterator[Run]
                 parameters["shift"] = float(logits[0, -1] - as_learned[0, -1])
                 every["systematic"] = draws.systematic
             for title, draw in every.items():
-                own = keys[:1] if title == "midpoint" else keys
-                drawn = [plans.draw_plan(draw, logits, key) for key in own]
+                papers = (kind, title) == ("learned", "independent")
+                number = 1 if title == "midpoint" else settings.draws if papers else settings.others
+                drawn = [plans.draw_plan(draw, logits, key) for key in keys[:number]]
                 method = Method("ML-EM", levels, "uniform", 1, kind, title, "impulse")
                 yield Run(method, parameters, times, drawn)
 

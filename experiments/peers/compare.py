@@ -76,7 +76,7 @@ class Settings:
     """Expected cost of the paper's ML-EM, in evaluations of the top level."""
     draws: int = 3
     """Draws of the paper's random plans."""
-    judged_at: tuple[float, ...] = (8.0, 15.0, 30.0)
+    judged_at: tuple[float, ...] = (8.0, 15.0)
     """Costs at which distances to the data are taken."""
     dear: float = 60.0
     """Cost of a further row, all but exact."""
