@@ -4,9 +4,9 @@ Gates fixed by inverse cost, by the exponent of theory, from a pilot run (experi
 and learned (experiments.paper.learn_gates), each at several budgets and in many draws; against them
 Euler-Maruyama of every level at several step counts. All start at the same points and follow the
 same Brownian paths; the reference is the top level on the finest grid. As in the paper, of the
-independent draws of learned gates one is chosen on one batch and judged on another. Killed at any moment, the same command goes on; `--rows` takes
-rows that were measured before, to summarise and draw them anew. Writes
-results/error_against_cost.json and .png.
+independent draws of learned gates one is chosen on one batch and judged on another. Killed at any
+moment, the same command goes on; `--rows` takes rows that were measured before, to summarise and
+draw them anew. Writes results/error_against_cost.json and .png.
 """
 
 import dataclasses
