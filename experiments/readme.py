@@ -4,18 +4,27 @@ A table stands between `<!-- NAME -->` and `<!-- end -->`. A test fails where a 
 its results.
 """
 
-import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+
+from experiments.common.rival_tables import (
+    PROCESSES,
+    Result,
+    brief,
+    faces_draws,
+    gates,
+    lines,
+    peers,
+    result_of,
+    to_data,
+)
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "results" / "README.md")
-Result = dict[str, Any]
-PROCESSES = {"ddpm": "SDE", "ddim": "ODE"}
-KINDS = {"mean": "mean picture", "median": "median picture"}
+KINDS = {"mean": "mean over pictures", "median": "median picture"}
 
 
 def main() -> None:
@@ -36,16 +45,6 @@ def filled(page: str) -> str:
         return f"<!-- {name} -->\n{TABLES[name]()}\n<!-- end -->"
 
     return re.sub(r"<!-- ([\w ]+) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL)
-
-
-def result_of(name: str) -> Result:
-    """A result file."""
-    return json.loads((ROOT / "results" / f"{name}.json").read_text())
-
-
-def lines(header: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])
 
 
 def quickstart() -> str:
@@ -178,14 +177,14 @@ def when() -> str:
     rods = ", ".join(f"{gains['gains']['seconds'][name][at]:.0f}"
                      for name in ("Euler-Maruyama", "diffrax"))  # fmt: skip
     earth = "[Earth](results/README.md#fitted-plans)"
-    characters = "[characters](results/README.md#the-papers-gates)"
+    papers = "[Earth](results/README.md#the-papers-gates)"
     rows = [
         ["error of 8 steps of one network, over that of 8 steps with fitted weights",
          *less_error(8.0), earth],
         ["cost of fewer steps of one network, over that of the paper's ML-EM (learned gates, best "
-         "of 15 draws)", *told_of("Euler-Maruyama", recipe), characters],
+         "of 15 draws)", *told_of("Euler-Maruyama", recipe), papers],
         ["cost of independent draws of fixed gates, over that of systematic draws of learned ones",
-         *told_of("inverse cost or theory", even), characters],
+         *told_of("inverse cost or theory", even), papers],
         ["time of Euler-Maruyama, and of the best solver of diffrax, over that of ML-EM: a "
          "thousand charged rods", rods, "-",
          "[rods](results/README.md#levels-that-are-no-networks)"],
@@ -194,7 +193,7 @@ def when() -> str:
 
 
 def told_of(rival: str, fields: Result) -> list[str]:
-    """What a rival pays, per sampler, for the errors of one method on the characters."""
+    """What a rival pays, per sampler, for the errors of one method."""
     summary = result_of("error_against_cost")["summary"]
     return [
         short(next(line["ratios"][rival] for line in summary[sampler]
@@ -220,12 +219,6 @@ def short(told: Result | None) -> str:
     return "-" if told is None else told["told"].rpartition(", ")[0]
 
 
-def brief(error: float) -> str:
-    """4.1e-2."""
-    mantissa, exponent = f"{error:.1e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
 TABLES: dict[str, Callable[[], str]] = {
     "quickstart": quickstart,
     "accelerator": accelerator,
@@ -234,6 +227,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "fitted rivals": rivals,
     "fitted errors": errors,
     "when": when,
+    "gates": gates,
+    "gates on faces": partial(gates, "celeba64/"),
+    "draws on faces": faces_draws,
+    "peers": peers,
+    "distances to the data": to_data,
 }
 """How each table is made."""
 
