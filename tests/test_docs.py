@@ -5,12 +5,13 @@ The build itself, which takes minutes, runs the code of every page (`sphinx-buil
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 import mlem_jax
-from tests.readme_rows import ROOT
 
+ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(
     page for page in (*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb"))

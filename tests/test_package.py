@@ -3,11 +3,13 @@
 import subprocess
 import sys
 import venv
+from pathlib import Path
 
 import pytest
 
-from tests.readme_rows import ROOT
 from tests.test_layout import SCRIPT
+
+ROOT = Path(__file__).parent.parent
 
 SMOKE = f"""
 {SCRIPT}
