@@ -171,7 +171,7 @@ def floor() -> str:
 def when() -> str:
     """Ratios that were measured for other cases, one rival over one method in each row."""
     recipe = {"gates": "learned", "draw": "independent", "of draws": "best"}
-    even = {"gates": "learned", "draw": "systematic", "of draws": "median"}
+    even = {"gates": "pilot", "draw": "midpoint", "of draws": "median"}
     gains = result_of("particles")["cases"]["stiff core, 1025 rods"]
     at = gains["errors"].index(1e-5)
     rods = ", ".join(f"{gains['gains']['seconds'][name][at]:.0f}"
@@ -182,9 +182,12 @@ def when() -> str:
         ["error of 8 steps of one network, over that of 8 steps with fitted weights",
          *less_error(8.0), earth],
         ["cost of fewer steps of one network, over that of the paper's ML-EM (learned gates, best "
-         "of 15 draws)", *told_of("Euler-Maruyama", recipe), papers],
-        ["cost of independent draws of fixed gates, over that of systematic draws of learned ones",
-         *told_of("inverse cost or theory", even), papers],
+         "of 15 draws), both on the paper's grid", *told_of("Euler-Maruyama, same grid", recipe),
+         papers],
+        ["the same, one network on the better of two grids", *told_of("Euler-Maruyama", recipe),
+         papers],
+        ["cost of fewer steps of one network, over that of even draws of a pilot's gates, both on "
+         "the paper's grid", *told_of("Euler-Maruyama, same grid", even), papers],
         ["time of Euler-Maruyama, and of the best solver of diffrax, over that of ML-EM: a "
          "thousand charged rods", rods, "-",
          "[rods](results/README.md#levels-that-are-no-networks)"],

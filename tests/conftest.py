@@ -5,6 +5,7 @@ otherwise: `XLA_FLAGS= pytest` compiles as users do. Claims that hang on how ope
 are tested so in processes of their own (test_optimised, test_devices).
 """
 
+import gc
 import os
 from contextlib import contextmanager
 
@@ -18,6 +19,8 @@ from experiments.common.compiling import compile_quickly
 from tests.typed import check_once_returned
 
 compile_quickly()
+# Tracing makes objects by the million, which the collector would look through again and again.
+gc.set_threshold(100_000, 50, 50)
 jax.config.update("jax_enable_x64", True)  # Identities are tested to 1e-12.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

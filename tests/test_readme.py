@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from experiments.common.rival_tables import brief
 from experiments.readme import PAGES, filled
 
 ROOT = PAGES[0].parent
@@ -102,3 +103,31 @@ def test_no_sentence_says_more_than_its_interval(sentence):
         low, high = line["ratios"][other]["interval"]
         assert low >= least
         assert most is None or (high is not None and high <= most)
+
+
+def test_what_is_said_of_the_papers_gates_is_what_was_measured():
+    result = json.loads((ROOT / "results" / "error_against_cost.json").read_text())
+
+    def ratios(gates, draw, which, other):
+        for sampler in ("ddpm", "ddim"):
+            (line,) = (line for line in result["summary"][sampler] if line["gates"] == gates
+                       and (line["draw"], line["of draws"]) == (draw, which))  # fmt: skip
+            found = line["ratios"][other]
+            yield found["low"], *found["interval"]
+
+    same = "Euler-Maruyama, same grid"
+    (sde, *around), (ode, *others) = ratios("learned", "independent", "best", same)
+    told = (
+        f"costs {sde:.1f} times (SDE; {around[0]:.1f} to {around[1]:.1f} by other pictures) and "
+        f"{ode:.1f} times (ODE; {others[0]:.1f} to {others[1]:.1f}) what learned gates do"
+    )
+    assert told in " ".join(RESULTS.split())
+    (sde, *_), (ode, *_) = ratios("pilot", "midpoint", "median", same)
+    assert f"is {sde:.1f} and {ode:.1f} times as cheap" in " ".join(RESULTS.split())
+    pilot = json.loads((ROOT / "results" / "pilot.json").read_text())["samplers"]
+    rows = [row for own in pilot.values() for row in own["rows"]
+            if row["gates"] == "pilot" and row["cost"] > 59]  # fmt: skip
+    first, second = (brief(row["predicted"]) for row in rows)
+    assert f"are predicted {first} (SDE) and {second} (ODE)" in " ".join(RESULTS.split())
+    first, second = (brief(row["measured"]) for row in rows)
+    assert f"and measured {first} ± 0.2e-3 and {second} ± 1.3e-4" in " ".join(RESULTS.split())

@@ -130,14 +130,19 @@ def recorded(
 
 
 def fixed_and_alone(rows: Rows, which: str, pictures: Pictures) -> dict[str, Points]:
-    """Gates fixed by cost, and the top level alone: on its better grid, and as in the paper."""
+    """Gates fixed by cost; the top level alone on its better grid, on the uniform one, from 250 on.
+
+    The grid of the multilevel plans is the uniform one, as in the paper, whose counts begin at 250.
+    """
     fixed = [row for gates in ("inverse cost", "theory")
              for row in select(rows, gates=gates, draw="independent")]  # fmt: skip
     alone = select(rows, family="top level", order=1)
-    paper = [row for row in select(alone, grid="uniform") if many(row)]
+    uniform = select(alone, grid="uniform")
+    paper = [row for row in uniform if many(row)]
     return {
         "inverse cost or theory": curve(fixed, which, pictures),
         "Euler-Maruyama": curve(alone, "median", pictures),
+        "Euler-Maruyama, same grid": curve(uniform, "median", pictures),
         "Euler-Maruyama, 250 steps or more": curve(paper, "median", pictures),
     }
 

@@ -45,6 +45,7 @@ def gates(folder: str = "") -> str:
 
     others = {"inverse cost or theory": "fixed gates, independent",
               "Euler-Maruyama": "Euler-Maruyama, better grid",
+              "Euler-Maruyama, same grid": "same grid",
               "Euler-Maruyama, 250 steps or more": "250 steps or more"}  # fmt: skip
     shown = [(sampler, line) for sampler in PROCESSES for line in result["summary"][sampler]
              if line["of draws"] == "median" or line["draw"] == "independent"]  # fmt: skip
