@@ -193,6 +193,8 @@ def test_the_stored_result_says_what_its_rows_say():
         return {(line["own"], line["against"]): line for line in told}
 
     file = pathlib.Path(peers.__file__).parent.parent.parent / "results" / "peers.json"
+    if not file.exists():
+        pytest.skip("no result of the shipped ladder yet")
     result = json.loads(file.read_text())
     for process in ("SDE", "ODE"):
         rows, told = ([line for line in result[name] if line["process"] == process]
