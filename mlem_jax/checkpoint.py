@@ -63,12 +63,14 @@ def save(directory: str | Path, tree: Params, *, about: Mapping[str, Any]) -> No
 
 
 def _remove(folder: Path) -> None:
-    """Again until it is gone: as a write fails, threads of Orbax are still at others."""
-    for pause in (0.0, 0.01, 0.1, 1.0):
+    """Again until it stays gone: as a write fails, threads of Orbax are still at others."""
+    gone = 0
+    for pause in (0.0, 0.01, 0.1, 0.3, 1.0):
         time.sleep(pause)
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
+        gone = 0 if folder.exists() else gone + 1
+        if gone == 2:
             return
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def seal(directory: str | Path) -> None:
