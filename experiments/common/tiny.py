@@ -82,10 +82,11 @@ def random_pictures(file: Path, count: int = 60) -> Path:
 def random_plans(folder: Path, fine: Grid, cost: float = 2.2) -> Path:
     """A plan of each sampler, of both networks, at 4 of the fine steps, said to be of a cost."""
     times = fine[np.linspace(0, len(fine) - 1, 5).astype(int)]
-    plan = plans.switch(4, 2, 2, early=1, late=2)
+    both, top = plans.switch(4, 2, 2, early=1, late=2), plans.full(4, 1, 1)
     for sampler in ("ddpm", "ddim"):
-        kept = KeptPlan(plan, (1, 2), sampler, times, "uniform", 1, cost)
-        write_plan(folder / f"{sampler}_{cost:g}.npz", kept, {})
+        for name, plan, levels in ((f"{cost:g}", both, (1, 2)), ("4_top", top, (2,))):
+            kept = KeptPlan(plan, levels, sampler, times, "uniform", 1, cost)
+            write_plan(folder / f"{sampler}_{name}.npz", kept, {})
     return folder
 
 
