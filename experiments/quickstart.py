@@ -23,7 +23,7 @@ from rich.table import Table
 
 from experiments.common import runs, tiny
 from experiments.common.benchmark import Benchmark, ends_of, payable, row_of
-from experiments.common.kept_plans import KeptPlan, read_plan, write_plan
+from experiments.common.kept_plans import read_plan
 from experiments.common.method import Method, Run
 from experiments.common.pictures import Strip, picture_rows
 from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
@@ -78,11 +78,7 @@ def main(settings: Settings) -> None:
 def shrink(settings: Settings, folder: Path) -> Settings:
     """As little as there can be of everything; the weights that stand for fitted ones are 1."""
     ladder = tiny.random_ladder(folder)
-    fine, sampler = fine_grid(24), settings.sampler
-    for name, levels in {"": (1, 2), "_top": (2,)}.items():
-        times, plan = coarse_grids(fine, 8)["uniform"], plans.full(8, len(levels), len(levels))
-        kept = KeptPlan(plan, levels, sampler, times, "uniform", 1, 8.0)
-        write_plan(ladder / PLANS / f"{sampler}_8{name}.npz", kept, {})
+    tiny.random_plans(ladder / PLANS, coarse_grids(fine_grid(24), 8)["uniform"], 8.0)
     return dataclasses.replace(settings, ladder=ladder, images=2, reference_steps=24,
                                base_steps=16, budgets=(8.0,))  # fmt: skip
 
@@ -171,8 +167,7 @@ def kept_run(file: Path, name: str, settings: Settings) -> Run:
             f"{file.parent} --reference-steps {settings.reference_steps}"
         )
     kept = read_plan(file)
-    method = Method(name.partition(",")[0], kept.levels, kept.grid, kept.order, weights="fitted")
-    return Run(method, {"name": name, "steps": len(kept.times) - 1}, kept.times, [kept.plan])
+    return kept.run({"name": name, "steps": len(kept.times) - 1})
 
 
 def drawn(

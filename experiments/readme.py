@@ -7,22 +7,20 @@ its results.
 import re
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from statistics import median
 
+from experiments.common.method import PROCESSES
 from experiments.common.rival_tables import (
-    PROCESSES,
+    RESULTS,
     Result,
     brief,
     faces_draws,
     gates,
     lines,
-    peers,
     result_of,
-    to_data,
 )
 
-ROOT = Path(__file__).parent.parent
+ROOT = RESULTS.parent
 PAGES = (ROOT / "README.md", ROOT / "results" / "README.md")
 KINDS = {"mean": "mean over pictures", "median": "median picture"}
 
@@ -233,8 +231,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "gates": gates,
     "gates on faces": partial(gates, "celeba64/"),
     "draws on faces": faces_draws,
-    "peers": peers,
-    "distances to the data": to_data,
 }
 """How each table is made."""
 

@@ -113,7 +113,7 @@ def check_figures(settings, out):
     drawn = figures.Settings(
         ladder=settings.ladder, results=settings.out, samplers=("ddpm",), out=out, images=2,
         base_steps=20, reference_steps=60, counts=(5,), cost=14.0, compared=2,
-        plans=tiny.random_plans(out / "plans", samplers.fine_grid(60), 14.0),
+        plans=tiny.random_plans(out / "plans", samplers.fine_grid(4), 14.0),
     )  # fmt: skip
     compared = json.loads((settings.out / "error_against_cost.json").read_text())
     with (

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.common import runs, sums
+from experiments.common.method import Run, fitted
 from experiments.common.samplers import SAMPLERS
 from mlem_jax import Plan, Steps, load_plan, save_plan
 from mlem_jax.arrays import digest
@@ -40,6 +41,11 @@ class KeptPlan(NamedTuple):
     def steps(self) -> Steps:
         """The steps that it was fitted for."""
         return SAMPLERS[self.sampler].table(self.times, self.order)
+
+    def run(self, parameters: dict[str, Any]) -> Run:
+        """The plan as a point of the curve of fitted ones."""
+        method = fitted(self.levels, self.grid, self.order)
+        return Run(method, parameters, self.times, [self.plan])
 
 
 def write_plan(file: Path, kept: KeptPlan, about: dict[str, Any]) -> None:

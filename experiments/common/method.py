@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 from mlem_jax import Plan
 from mlem_jax.grids import Grid
 
+PROCESSES = {"ddpm": "SDE", "ddim": "ODE"}
+"""What a sampler solves, by its name."""
+
 
 class Method(NamedTuple):
     """What distinguishes one curve from another.
@@ -47,6 +50,12 @@ class Run(NamedTuple):
     parameters: dict[str, Any]
     times: Grid
     plans: list[Plan]
+
+
+def fitted(levels: tuple[int, ...], grid: str, order: int) -> Method:
+    """The method of a plan with fitted weights, of one network or of several levels."""
+    family = "ML-EM" if len(levels) > 1 else "top level"
+    return Method(family, levels, grid, order, weights="fitted")
 
 
 def fields(method: Method) -> dict[str, Any]:

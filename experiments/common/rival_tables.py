@@ -1,21 +1,14 @@
-"""Tables of the paper's gates and of other projects' solvers, from their results, in Markdown."""
+"""Tables of gates and draws beside their rivals, from the results, in Markdown."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.common.method import label, method_of
-from experiments.peers.crossings import points
-from experiments.peers.distances_to_data import DATA
-from experiments.peers.figures import judged
-from experiments.peers.methods import GROUPS, OURS, in_groups
+from experiments.common.method import PROCESSES, label, method_of
 
 RESULTS = Path(__file__).parent.parent.parent / "results"
 Result = dict[str, Any]
-PROCESSES = {"ddpm": "SDE", "ddim": "ODE"}
-COSTS = (10.0, 20.0, 30.0, 60.0)
-"""At which solvers are compared by their distance to the exact solution."""
 
 
 def result_of(name: str) -> Result:
@@ -85,50 +78,3 @@ def ratios(
         rows.append([f"{PROCESSES[sampler]}, {name_of(line)}", *[told] * with_points,
                      *("-" if own is None else own["told"] for own in paid)])  # fmt: skip
     return lines([what, *["cost: mse"] * with_points, *others.values()], rows)
-
-
-def peers() -> str:
-    """The least error of every group of solvers for at most a cost, the least of all in bold."""
-    rows, told = result_of("peers")["rows"], {group: [group] for group in GROUPS}
-    header = ["solver"]
-    for process in PROCESSES.values():
-        own = [row for row in rows if row["process"] == process]
-        paid = {group: points(in_groups(own, group)) for group in GROUPS}
-        for number, cost in enumerate(COSTS):
-            header.append(f"{process}: {cost:g}" if number == 0 else f"{cost:g}")
-            within = {group: min((error for each, error in found if each <= 1.02 * cost),
-                                 default=None) for group, found in paid.items()}  # fmt: skip
-            least = min(error for error in within.values() if error is not None)
-            for group, error in within.items():
-                cell = "-" if error is None else brief(error)
-                told[group].append(f"**{cell}**" if error == least else cell)
-    return lines(header, list(told.values()))
-
-
-def to_data() -> str:
-    """Frechet distances to the held-out pictures, of the best of each group at a cost."""
-    result = result_of("peers")
-    costs = result["settings"]["judged_at"]
-    header = ["solver", *(f"{process}: {cost:g}" for process in PROCESSES.values()
-                          for cost in costs)]  # fmt: skip
-
-    def told(distance: Result) -> str:
-        return f"{distance['mean']:.2f} ± {distance['half_width']:.2f}"
-
-    rows = []
-    for group in GROUPS:
-        cells = []
-        for process in PROCESSES.values():
-            own = [row for row in result["rows"] if row["process"] == process]
-            found = judged(in_groups(own, group))
-            for cost in costs:
-                within = [line for line in found if line["cost"] <= 1.05 * cost]
-                best = min(within, key=lambda line: line["mse"], default=None)
-                cells.append("-" if best is None else told(best["distances"]["frechet"]))
-        rows.append([f"**{group}**" if group in OURS else group, *cells])
-    data = told(result["data against data"]["frechet"])
-    settings = result["settings"]
-    return lines(header, rows) + (
-        f"\n\nMean and 95 % of {settings['seeds']} seeds of {settings['samples']} pictures. "
-        f"{DATA.method.family.capitalize()}: {data}."
-    )

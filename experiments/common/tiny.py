@@ -79,14 +79,16 @@ def random_pictures(file: Path, count: int = 60) -> Path:
     return file
 
 
-def random_plans(folder: Path, fine: Grid, cost: float = 2.2) -> Path:
-    """A plan of each sampler, of both networks, at 4 of the fine steps, said to be of a cost."""
-    times = fine[np.linspace(0, len(fine) - 1, 5).astype(int)]
-    both, top = plans.switch(4, 2, 2, early=1, late=2), plans.full(4, 1, 1)
+def random_plans(folder: Path, times: Grid, cost: float) -> Path:
+    """The top at every step, of each sampler, as plans of both networks and of the top alone.
+
+    They stand for fitted ones, and are said to be of a cost.
+    """
     for sampler in ("ddpm", "ddim"):
-        for name, plan, levels in ((f"{cost:g}", both, (1, 2)), ("4_top", top, (2,))):
+        for name, levels in {"": (1, 2), "_top": (2,)}.items():
+            plan = plans.full(len(times) - 1, len(levels), len(levels))
             kept = KeptPlan(plan, levels, sampler, times, "uniform", 1, cost)
-            write_plan(folder / f"{sampler}_{name}.npz", kept, {})
+            write_plan(folder / f"{sampler}_{cost:g}{name}.npz", kept, {})
     return folder
 
 

@@ -154,10 +154,10 @@ def trained(network: Places, train: np.ndarray, labels: np.ndarray, settings: Se
         moves, state = optimiser.update(jax.grad(loss)(params, pictures, wanted), state, params)
         return optax.apply_updates(params, moves), state
 
-    def turned(own: Any, rng: np.random.Generator) -> Any:
+    def turn(own: Any, rng: np.random.Generator) -> Any:
         return any_way(own[0], rng), own[1]
 
-    shown = batches(len(train), lambda number: (train[number], labels[number]), turned,
+    shown = batches(len(train), lambda number: (train[number], labels[number]), turn,
                     settings.batch, settings.seed)  # fmt: skip
     counted = track(range(steps), "steps", console=Console(width=100))
     for own, _ in zip(shown, counted, strict=False):  # The batches have no end.

@@ -39,7 +39,7 @@ class Settings:
     """What experiments.ladders.train wrote with --out."""
     out: Path = Path("runs/ladder")
     """Where the ladder goes; replaced if it is there."""
-    size: int = 32
+    size: int = 64
     """Side of the pictures in pixels."""
     ladder: Path = EARTH
     """As in training; named in the card."""

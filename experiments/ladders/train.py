@@ -52,7 +52,7 @@ class Settings:
     faces.toml and earth.toml, for 64x64 pixels, beside that."""
     levels: tuple[int, ...] = ()
     """Which levels to train, 1 the cheapest; default: all."""
-    size: int = 32
+    size: int = 64
     """Side of the pictures in pixels; others are cropped to a square and scaled."""
     symmetries: shown.Symmetries = "none"
     """How each picture is shown: as it is, mirrored half of the time, left for right (faces, not

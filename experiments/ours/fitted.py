@@ -25,7 +25,7 @@ from experiments.common.benchmark import Benchmark
 from experiments.common.curves import Rows
 from experiments.common.kept_plans import KeptPlan, write_plan
 from experiments.common.machine import provenance
-from experiments.common.method import Method, Run, label
+from experiments.common.method import Run, fitted, label
 from experiments.common.pilots import Pilot, grid_of, make_pilot, search_of
 from experiments.common.samplers import fine_grid
 from experiments.fit import Errors, keep, told
@@ -181,8 +181,7 @@ def run_of(choice: Choice, budget: float, fine: Grid) -> Run:
     """The plan that was chosen."""
     best = choice.candidate
     times, order = grid_of(best.grid, fine, best.steps)
-    family = "ML-EM" if len(best.levels) > 1 else "top level"
-    method = Method(family, best.levels, best.grid.partition(",")[0], order, weights="fitted")
+    method = fitted(best.levels, best.grid.partition(",")[0], order)
     return Run(method, {"budget": budget, "choice": told(best)}, times, [choice.fit.plan])
 
 

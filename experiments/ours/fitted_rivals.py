@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.common import benchmark
 from experiments.common.kept_plans import KeptPlan
-from experiments.common.method import Method, Run
+from experiments.common.method import Method, Run, fitted
 from experiments.common.pilots import KINDS, Pilot, grid_of
 from experiments.common.samplers import SAMPLERS, coarse_grids
 from experiments.ladders.shipped import Trained, pick
@@ -66,8 +66,7 @@ def fitted_alone(
             least = error
             kept = KeptPlan(fit.plan, levels, name, times, grid, order, float(count))
             keep(f"{name}_{count}_top.npz", kept, {"name": f"top level, {kind}", "mse": error})
-        method = Method("top level", levels, grid, order, weights="fitted")
-        yield Run(method, {"steps": count}, times, [fit.plan])
+        yield Run(fitted(levels, grid, order), {"steps": count}, times, [fit.plan])
 
 
 def unipc(name: str, trained: Trained, count: int, fine: Grid) -> Iterator[Peer]:

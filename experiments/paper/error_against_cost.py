@@ -136,8 +136,8 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
         )
 
         def rows(own: Run) -> Rows:
-            papers = (own.method.gates, own.method.draw) == ("learned", "independent")
-            return benchmark.rows_of(own, trained, judged, chosen_on if papers else None)
+            others = chosen_on if is_recipe(own.method) else None
+            return benchmark.rows_of(own, trained, judged, others)
 
         return rows
 
@@ -163,11 +163,16 @@ def multilevel(name: str, trained: Trained, settings: Settings) -> Iterator[Run]
                 parameters["shift"] = float(logits[0, -1] - as_learned[0, -1])
                 every["systematic"] = draws.systematic
             for title, draw in every.items():
-                papers = (kind, title) == ("learned", "independent")
-                number = 1 if title == "midpoint" else settings.draws if papers else settings.others
-                drawn = [plans.draw_plan(draw, logits, key) for key in keys[:number]]
                 method = Method("ML-EM", levels, "uniform", 1, kind, title, "impulse")
+                number = settings.draws if is_recipe(method) else settings.others
+                number = 1 if title == "midpoint" else number
+                drawn = [plans.draw_plan(draw, logits, key) for key in keys[:number]]
                 yield Run(method, parameters, times, drawn)
+
+
+def is_recipe(method: Method) -> bool:
+    """Whether it is the paper's: of independent draws of learned gates the best is chosen."""
+    return (method.gates, method.draw) == ("learned", "independent")
 
 
 if __name__ == "__main__":

@@ -83,7 +83,8 @@ def small(settings: Settings, folder: Path) -> Settings:
     (before.ladder / "card.json").write_text(json.dumps({"levels": levels}))
     return dataclasses.replace(
         settings, ladder=before.ladder, results=before.out, samplers=("ddpm",), images=2,
-        base_steps=20, reference_steps=60, counts=(5,), plans=None, cost=14.0, compared=2,
+        base_steps=20, reference_steps=60, counts=(5,), cost=14.0, compared=2,
+        plans=tiny.random_plans(folder / "plans", fine_grid(4), 14.0),
     )  # fmt: skip
 
 
@@ -204,9 +205,7 @@ def shown_runs(name: str, trained: Trained, fine: Grid, settings: Settings) -> I
     held = ours._replace(order=2, draw="midpoint", weights="trapezoid")
     yield Run(held, budget, times, [plans.trapezoid(openings, second)])
     if settings.plans is not None:
-        kept = read_plan(settings.plans / f"{name}_{settings.cost:g}.npz")
-        method = Method("ML-EM", kept.levels, kept.grid, kept.order, weights="fitted")
-        yield Run(method, budget, kept.times, [kept.plan])
+        yield read_plan(settings.plans / f"{name}_{settings.cost:g}.npz").run(budget)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from rich.console import Console
 from experiments.common import runs, tiny
 from experiments.common.benchmark import make_benchmark, measure_missing, part_of
 from experiments.common.curves import Rows, by_method
-from experiments.common.method import label
+from experiments.common.method import PROCESSES, label
 from experiments.common.samplers import fine_grid
 from experiments.ladders.shipped import SHIPPED, Trained, load
 from experiments.ladders.shown import Symmetries
@@ -30,7 +30,6 @@ from experiments.peers.distances_to_data import DATA, Approached, Sampled
 from experiments.peers.methods import (
     OURS,
     PEERS,
-    PROCESSES,
     Asked,
     all_methods,
     by_run,
@@ -123,7 +122,7 @@ def made_tiny(settings: Settings, folder: Path) -> Settings:
     return dataclasses.replace(
         settings, data=tiny.random_pictures(folder / "pictures.npz"),
         ladder=tiny.random_ladder(folder / "ladder"),
-        plans=tiny.random_plans(folder / "plans", fine_grid(24)),
+        plans=tiny.random_plans(folder / "plans", fine_grid(4), 4.0),
         features=tiny.random_features(folder / "features"), early=(1,), images=8,
         reference_steps=24, counts=(4, 8), base_steps=(8,), budgets=(3.0, 5.0), draws=2,
         judged_at=(5.0,), dear=8.0, samples=8, seeds=2, runs=folder / "runs",

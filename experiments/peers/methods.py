@@ -23,7 +23,6 @@ from experiments.peers.solvers import Network, Peer
 from mlem_jax import draw_plan, draws, fit_budget, gates, plans
 from mlem_jax.grids import Grid
 
-PROCESSES = {"ddpm": "SDE", "ddim": "ODE"}
 OURS = ("ML-EM of the paper", "top level, fitted", "ML-EM, fitted")
 PEERS = ("first order", "DPM-Solver++", "UniPC", "diffrax Heun", "switch")
 GROUPS = (*PEERS, *OURS)
@@ -153,10 +152,7 @@ def papers(name: str, trained: Trained, times: Grid, kind: str, asked: Asked) ->
 def fitted(name: str, folder: Path) -> Iterator[Run]:
     """The plans that were kept for one sampler."""
     for file in sorted(folder.glob(f"{name}_*.npz")):
-        kept = read_plan(file)
-        family = "ML-EM" if len(kept.levels) > 1 else "top level"
-        method = Method(family, kept.levels, kept.grid, kept.order, weights="fitted")
-        yield Run(method, {"plan": file.stem}, kept.times, [kept.plan])
+        yield read_plan(file).run({"plan": file.stem})
 
 
 def kept_noise() -> NoiseAlong:
