@@ -12,7 +12,7 @@ from mlem_jax.noise import store_path
 from mlem_jax.problem import Problem
 from mlem_jax.solver import solve, solve_checked
 from tests.problems import openings_at, wavy
-from tests.test_solve import DRAWN, LADDER, PATH, PROBLEM, STEPS, X
+from tests.twelve_steps import DRAWN, LADDER, PATH, PROBLEM, STEPS, X
 
 FULL = plans.full(12, 3, 3)
 NAN = jnp.nan

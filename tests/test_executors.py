@@ -16,7 +16,7 @@ from mlem_jax.problem import Problem
 from mlem_jax.solver import reporting, scan, segments, solve, solve_path
 from mlem_jax.steps import dpm_solver_2m, euler_maruyama
 from tests.problems import count_of, normals, openings_at, wavy
-from tests.test_solve import DRAWN, GRID, LADDER, LOGITS, PATH, PROBLEM, STEPS, X
+from tests.twelve_steps import DRAWN, GRID, LADDER, LOGITS, PATH, PROBLEM, STEPS, X
 
 HELD = plans.trapezoid(openings_at(12, range(12), [0, 5, 6], [0, 7]), STEPS)
 

@@ -12,7 +12,7 @@ from mlem_jax.ladder import Ladder, check_costs, check_ladder, known_costs, pick
 from mlem_jax.problem import Problem
 from mlem_jax.solver import solve
 from tests.problems import count_of, wavy
-from tests.test_solve import DRAWN, LADDER, PATH, PROBLEM, STEPS, X
+from tests.twelve_steps import DRAWN, LADDER, PATH, PROBLEM, STEPS, X
 
 
 def end(ladder):

@@ -14,7 +14,7 @@ from mlem_jax.problem import Problem, batch_size
 from mlem_jax.solver import solve, solve_checked, solve_chunks, solve_groups, solve_path
 from mlem_jax.steps import euler_maruyama
 from tests.problems import normals, wavy
-from tests.test_solve import DRAWN, GRID, KEY, LADDER, LOGITS, PATH, PROBLEM, STEPS, X
+from tests.twelve_steps import DRAWN, GRID, KEY, LADDER, LOGITS, PATH, PROBLEM, STEPS, X
 
 
 def with_level(k, drift):

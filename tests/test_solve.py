@@ -12,30 +12,14 @@ import pytest
 from mlem_jax import draws, gates, plans
 from mlem_jax.grids import uniform_grid
 from mlem_jax.ladder import Ladder
-from mlem_jax.noise import brownian_path, draw_starts, store_path
+from mlem_jax.noise import brownian_path
 from mlem_jax.problem import Problem
 from mlem_jax.process import cosine
-from mlem_jax.solver import (
-    init_carry,
-    make_table,
-    mlem_step,
-    solve,
-    solve_chunks,
-    solve_path,
-)
+from mlem_jax.solver import init_carry, make_table, mlem_step, solve, solve_chunks, solve_path
 from mlem_jax.steps import Steps, ddpm, euler_maruyama, make_steps
 from tests.exact import every_draw
-from tests.problems import count_of, normals, ornstein_uhlenbeck, ou_ladder, wavy, wavy_ladder
-
-KEY = jax.random.key(1)
-GRID = uniform_grid(0.0, 1.0, 12)
-STEPS = euler_maruyama(GRID, lambda t: 0.5 + t)
-LADDER = wavy_ladder()
-X = normals(0, 4, 3)
-PATH = brownian_path(KEY, STEPS, samples=jnp.arange(4))
-PROBLEM = Problem(X, PATH)
-LOGITS = gates.to_logits(np.tile([1.0, 0.5, 0.25], (12, 1)))
-DRAWN = plans.draw_plan(draws.independent, LOGITS, jax.random.key(2))
+from tests.problems import count_of, normals, ornstein_uhlenbeck, ou_ladder, wavy
+from tests.twelve_steps import DRAWN, GRID, KEY, LADDER, LOGITS, PATH, PROBLEM, STEPS, X
 
 
 def rows(tree, cut):
@@ -190,42 +174,6 @@ def test_conds_survive_vmap_over_states_one_a_level():
     np.testing.assert_allclose(found, solve(LADDER, PROBLEM, STEPS, DRAWN), atol=1e-12)
 
 
-def test_a_sample_is_the_same_in_every_batch_and_chunk():
-    x = normals(3, 64, 2)
-    path = brownian_path(KEY, STEPS, samples=jnp.arange(64))
-    whole = solve(LADDER, Problem(x, path), STEPS, DRAWN)
-    for batch in (1, 3):
-        part = Problem(x[:batch], path._replace(samples=path.samples[:batch]))
-        np.testing.assert_allclose(solve(LADDER, part, STEPS, DRAWN), whole[:batch], atol=1e-14)
-    for chunk in (5, 64, 100):
-        chunked = solve_chunks(LADDER, Problem(x, path), STEPS, DRAWN, chunk=chunk)
-        np.testing.assert_allclose(chunked, whole, atol=1e-14)
-
-
-@pytest.mark.parametrize("generator", ["threefry2x32", "rbg", "unsafe_rbg"])
-def test_a_sample_is_the_same_in_every_chunk_under_keys_of_every_generator(generator):
-    key = jax.random.key(5, impl=generator)
-    x = draw_starts(key, jnp.arange(8), (2,))
-    np.testing.assert_array_equal(draw_starts(key, jnp.array([6, 2]), (2,)), x[jnp.array([6, 2])])
-    path = brownian_path(key, STEPS, samples=jnp.arange(8))
-    whole = solve(LADDER, Problem(x, path), STEPS, DRAWN)
-    for chunk in (1, 3):
-        chunked = solve_chunks(LADDER, Problem(x, path), STEPS, DRAWN, chunk=chunk)
-        np.testing.assert_allclose(chunked, whole, atol=1e-14)
-
-
-def test_conditions_and_stored_noise_are_cut_along_with_their_samples():
-    def network(params, x, t, label):
-        return params * x + label[:, None]
-
-    ladder, full = Ladder((network,), (jnp.asarray(0.3),)), plans.full(12, 1, 1)
-    x, path = normals(6, 7, 2), brownian_path(KEY, STEPS, samples=jnp.arange(7))
-    for noise in (path, store_path(path, x)):
-        problem = Problem(x, noise, normals(5, 7))
-        chunked = solve_chunks(ladder, problem, STEPS, full, chunk=3)
-        np.testing.assert_allclose(chunked, solve(ladder, problem, STEPS, full), atol=1e-14)
-
-
 def test_tables_can_be_made_while_a_caller_is_traced():
     def run(x):
         steps = ddpm(cosine(), uniform_grid(1.0, 0.0, 12))
@@ -233,31 +181,6 @@ def test_tables_can_be_made_while_a_caller_is_traced():
         return solve(LADDER, Problem(x, path), steps, DRAWN)
 
     np.testing.assert_allclose(jax.jit(run)(X), run(X), atol=1e-14)
-
-
-def test_a_stored_path_is_the_path():
-    stored = Problem(X, store_path(PATH, X))
-    np.testing.assert_allclose(
-        solve(LADDER, stored, STEPS, DRAWN), solve(LADDER, PROBLEM, STEPS, DRAWN), atol=1e-14
-    )
-
-
-def test_a_start_depends_on_its_sample_alone():
-    starts = draw_starts(KEY, jnp.arange(5), (2, 3))
-    np.testing.assert_array_equal(draw_starts(KEY, jnp.array([3]), (2, 3))[0], starts[3])
-    assert len(np.unique(starts)) == 30
-
-
-def test_chunks_need_the_memory_of_one():
-    def memory(batch, chunk):
-        problem = Problem(
-            jnp.zeros((batch, 1000)), brownian_path(KEY, STEPS, samples=jnp.arange(batch))
-        )
-        run = jax.jit(partial(solve_chunks, chunk=chunk))
-        compiled = run.lower(LADDER, problem, STEPS, DRAWN).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
-
-    assert memory(256, 8) < memory(256, 256) / 4
 
 
 def test_a_path_passes_through_the_states_of_shorter_solves():
@@ -276,79 +199,6 @@ def test_a_saved_plan_replays_to_the_same_bits(tmp_path):
     plans.save_plan(tmp_path / "plan.npz", DRAWN)
     again = solve(LADDER, PROBLEM, STEPS, plans.load_plan(tmp_path / "plan.npz"))
     np.testing.assert_array_equal(again, solve(LADDER, PROBLEM, STEPS, DRAWN))
-
-
-def test_params_are_pytrees_and_states_of_any_shape():
-    def drift(params, x, t):
-        return x @ params["matrix"] + params["bias"][0]
-
-    ladder = Ladder((drift,), ({"matrix": jnp.eye(3), "bias": [jnp.asarray(1.0)]},))
-    for shape in ((3,), (2, 3), (2, 1, 5, 3)):
-        end = solve(ladder, Problem(jnp.ones(shape)), euler_maruyama(GRID), plans.full(12, 1, 1))
-        np.testing.assert_allclose(end, (1 + 1 / 12) ** 12 * 2 - 1, atol=1e-12)
-
-
-def test_a_state_of_several_arrays_runs_like_its_parts():
-    # What does not couple its parts moves them as if each were alone; memory and noise too.
-    def both(params, x, t):
-        return {"place": wavy(params, x["place"], t), "speed": [wavy(params, x["speed"][0], t)]}
-
-    both_ladder = dataclasses.replace(LADDER, drifts=(both,) * 3)
-    steps = STEPS._replace(push=normals(3, 12, 2) / 10)
-    held = plans.trapezoid(LOGITS > -0.5, steps)
-    parts = {"place": X, "speed": [normals(8, 4)]}
-    noise = {"place": normals(1, 12, 4, 3), "speed": [normals(2, 12, 4)]}
-    for plan in (DRAWN, held):
-        found = solve(both_ladder, Problem(parts, noise), steps, plan)
-        assert jax.tree.structure(found) == jax.tree.structure(parts)
-        for end, x, xi in zip(*map(jax.tree.leaves, (found, parts, noise)), strict=True):
-            expected = solve(LADDER, Problem(x, xi), steps, plan)
-            np.testing.assert_allclose(end, expected, atol=1e-12)
-    path = solve_path(both_ladder, Problem(parts, PATH), STEPS, DRAWN, keep=[12])
-    whole = solve(both_ladder, Problem(parts, PATH), STEPS, DRAWN)
-    chunks = solve_chunks(both_ladder, Problem(parts, PATH), STEPS, DRAWN, chunk=3)
-    for end, last, chunked in zip(*map(jax.tree.leaves, (whole, path.states, chunks)), strict=True):
-        np.testing.assert_allclose(last[-1], end, atol=1e-14)
-        np.testing.assert_allclose(chunked, end, atol=1e-14)
-
-
-def test_the_arrays_of_one_state_are_driven_by_noise_of_their_own():
-    stored = store_path(PATH, {"a": X, "b": X})
-    assert jnp.abs(stored["a"] - stored["b"]).min() > 0
-    alone = store_path(PATH, {"a": X})
-    np.testing.assert_array_equal(alone["a"], store_path(PATH, X))
-
-
-def test_noise_may_differ_by_entry_of_the_state():
-    # Columns of a diagonal diffusion are so many SDEs of one number each.
-    deviations = np.array([0.0, 0.3, 2.0]) * (0.5 + GRID[:-1, None]) * (1 / 12) ** 0.5
-    noise = normals(1, 12, 4, 3)
-    wide = euler_maruyama(GRID)._replace(noise=jnp.asarray(deviations))
-    found = solve(LADDER, Problem(X, noise), wide, DRAWN)
-    for column in range(3):
-        narrow = wide._replace(noise=wide.noise[:, column])
-        own = Problem(X[:, column], noise[..., column])
-        np.testing.assert_allclose(found[:, column], solve(LADDER, own, narrow, DRAWN), atol=1e-12)
-    with pytest.raises(ValueError, match=r"broadcast to the state \[4, 3\], got \[2\]"):
-        solve(LADDER, Problem(X, noise), wide._replace(noise=jnp.ones((12, 2))), DRAWN)
-
-
-def test_a_single_precision_state_stays_one_whatever_the_tables_are():
-    params = tuple(p.astype(jnp.float32) for p in LADDER.params)
-    ladder = dataclasses.replace(LADDER, params=params)
-    end = solve(ladder, Problem(X.astype(jnp.float32), PATH), STEPS, DRAWN)
-    assert STEPS.gain.dtype == jnp.float64
-    assert end.dtype == jnp.float32
-
-
-def test_a_network_may_compute_in_half_precision():
-    def drift(params, x, t):
-        return wavy(params, x.astype(jnp.bfloat16), t.astype(jnp.bfloat16)).astype(x.dtype)
-
-    full = plans.full(12, 1, 1)
-    exact = solve(Ladder((wavy,), (jnp.asarray(1.0),)), PROBLEM, STEPS, full)
-    rough = solve(Ladder((drift,), (jnp.bfloat16(1.0),)), PROBLEM, STEPS, full)
-    assert 0 < jnp.abs(rough - exact).max() < 0.02
 
 
 def test_forward_mode_goes_through_the_solver():
