@@ -33,6 +33,11 @@ def wavy_ladder(sizes=(0.6, 0.9, 1.0), costs=(1.0, 4.0, 16.0)):
     return Ladder((wavy,) * count, tuple(map(jnp.asarray, sizes)), tuple(costs[:count]))
 
 
+def output_of(ladder, k, x, t):
+    """f^k(x, t), levels counted from 0."""
+    return ladder.drifts[k](ladder.params[k], x, t)
+
+
 def drift_of_time(params, x, t):
     """A polynomial of t, the same for every entry of the state."""
     return jnp.full_like(x, jnp.polyval(params, t))
