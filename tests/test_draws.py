@@ -15,10 +15,68 @@ from mlem_jax.steps import euler_maruyama
 from tests.exact import every_offset
 from tests.problems import wavy_ladder
 
+LOGITS = gates.to_logits([[1.0, 0.5, 0.2], [0.7, 0.7, 0.1]])
+
 chances = st.one_of(st.just(1.0), st.just(1e-7), st.floats(1e-3, 1.0))
 columns = st.sampled_from((1, 6)).flatmap(
     lambda count: st.lists(st.tuples(chances), min_size=count, max_size=count)
 )
+# Of few shapes, as each is compiled anew.
+tables = st.sampled_from([(1, 1), (9, 2), (30, 3)]).flatmap(
+    lambda shape: st.lists(
+        st.lists(st.floats(0.05, 1.0), min_size=shape[1], max_size=shape[1]),
+        min_size=shape[0], max_size=shape[0],
+    )
+)  # fmt: skip
+
+
+@given(table=tables, seed=st.integers(0, 2**31))
+@settings(deadline=None, max_examples=15)
+def test_systematic_gates_open_as_often_as_their_probabilities_say(table, seed):
+    # Beside a certain gate, without which logits in (0, 1] would be taken for probabilities.
+    table = np.concatenate([np.ones((len(table), 1)), table], axis=1)
+    logits = gates.to_logits(table)
+    for draw in (draws.systematic, draws.midpoint):
+        opened = np.cumsum(np.asarray(draw.openings(jax.random.key(seed), logits)), axis=0)
+        due = np.cumsum(table, axis=0)
+        assert (np.abs(opened - due) < 1 + 1e-9).all()
+
+
+def test_midpoint_opens_in_the_middle_of_the_time_it_stands_for():
+    logits = gates.to_logits(np.tile([1.0, 0.2], (10, 1)))
+    openings = draws.midpoint.openings(None, logits)
+    np.testing.assert_array_equal(np.flatnonzero(openings[:, 1]), [2, 7])
+    assert openings[:, 0].all()
+
+
+def test_independent_gates_open_with_their_probabilities():
+    # 5 standard errors at a fixed key.
+    p = np.array([0.9, 0.3, 0.02])
+    logits = gates.to_logits(np.tile(p, (20_000, 1)))
+    rates = np.asarray(draws.independent.openings(jax.random.key(5), logits)).mean(0)
+    assert (np.abs(rates - p) < 5 * np.sqrt(p * (1 - p) / 20_000)).all()
+
+
+def test_a_certain_gate_is_always_open():
+    logits = gates.to_logits(np.ones((3000, 2))).astype(jnp.float32)
+    for draw in (draws.independent, draws.systematic, draws.midpoint):
+        assert draw.openings(jax.random.key(0), logits).all()
+
+
+def test_draws_depend_on_their_key_alone():
+    for draw in (draws.independent, draws.systematic):
+        first = draw.openings(jax.random.key(3), LOGITS)
+        np.testing.assert_array_equal(first, draw.openings(jax.random.key(3), LOGITS))
+        with pytest.raises(ValueError, match="expected a key for a random draw"):
+            draw.openings(None, LOGITS)
+
+
+def test_small_probabilities_are_kept_in_single_precision():
+    # A uniform of float32 is below 1e-9 as often as it is 0, once in 2^23; under this key it is.
+    logits = gates.to_logits(np.full((2**16, 2), 1e-9)).astype(jnp.float32)
+    key = jax.random.key(7)
+    assert (jax.random.uniform(key, logits.shape, logits.dtype) < 1e-9).sum() == 1
+    assert draws.independent.openings(key, logits).sum() == 0
 
 
 @given(column=columns)
