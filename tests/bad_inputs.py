@@ -1,4 +1,4 @@
-"""What the tests of bad inputs share: rows of (name, call, message), and good parts to spoil."""
+"""What tests of bad inputs share: rows of (name, call, message), good parts and bad ladders."""
 
 import re
 from functools import partial
@@ -10,6 +10,7 @@ import pytest
 
 import mlem_jax as mlem
 from tests.problems import normals, ou_ladder
+from tests.problems import ornstein_uhlenbeck as ou
 
 NAN, INF = float("nan"), float("inf")
 REFUSALS = (ValueError, TypeError, FileNotFoundError, FileExistsError, FloatingPointError)
@@ -30,6 +31,8 @@ COSTS = LADDER.costs
 X = normals(0, 4, 3)
 PATH = mlem.brownian_path(KEY, STEPS, samples=jnp.arange(4))
 PROBLEM = mlem.Problem(X, PATH)
+NOISELESS = mlem.Problem(X)
+BATCH = mlem.evaluate.Batch(NOISELESS, X)
 PLAN = mlem.plans.full(6, 3, 3)
 CHANCES = np.tile([0.9, 0.5, 0.25], (6, 1))
 LOGITS = mlem.gates.to_logits(CHANCES)
@@ -37,6 +40,31 @@ OPENINGS = mlem.draws.midpoint.openings(None, LOGITS)
 HELD = mlem.plans.hold(mlem.plans.open_first(OPENINGS), STEPS)
 STACKED = mlem.plans.stack_plans([PLAN, PLAN])
 GATES = mlem.gates.inverse_cost(COSTS)
+
+
+class Unhashable:
+    __hash__ = None
+
+    def __call__(self, params, x, t):
+        return x
+
+
+LADDERS = [
+    (None, "expected a Ladder"),
+    (LADDER.drifts, "expected a Ladder"),
+    ("ladder", "expected a Ladder"),
+    (mlem.Ladder((), ()), "expected one pytree"),
+    (mlem.Ladder((ou,) * 3, LADDER.params[:2]), "expected one pytree"),
+    (mlem.Ladder([ou] * 3, LADDER.params), "expected ladder.drifts"),
+    (mlem.Ladder((ou,) * 3, list(LADDER.params)), "expected ladder.params"),
+    (mlem.Ladder((ou,) * 3, jnp.ones(3)), "expected ladder.params"),
+    (mlem.Ladder(ou, LADDER.params), "expected ladder.drifts"),
+    (mlem.Ladder((ou, None, ou), LADDER.params), "expected level 2 to be a callable"),
+    (mlem.Ladder((ou, ou, 1.0), LADDER.params), "expected level 3 to be a callable"),
+    (mlem.Ladder((ou, Unhashable(), ou), LADDER.params), "expected level 2 to be hashable"),
+    (mlem.Ladder(LADDER.params, (ou,) * 3), "expected level 1 to be a callable"),
+    (mlem.Ladder((ou,) * 2, LADDER.params[:2]), "expected a plan of 6 steps and 2 levels"),
+]
 
 
 def row(name, call, match):

@@ -24,6 +24,7 @@ from mlem_jax import (
 )
 from mlem_jax.evaluate import Batch
 from tests.bad_inputs import (
+    BATCH,
     CHANCES,
     COSTS,
     GATES,
@@ -35,6 +36,7 @@ from tests.bad_inputs import (
     NAN,
     NO_COUNTS,
     NO_KEYS,
+    NOISELESS,
     ODE,
     PLAN,
     PROBLEM,
@@ -48,8 +50,6 @@ from tests.bad_inputs import (
 
 FREE = gates.log_linear((1.0, 0.5, 0.25))
 SGD = optax.sgd(0.1)
-NOISELESS = Problem(X)
-BATCH = Batch(NOISELESS, X)
 
 
 def learner(steps=ODE, gates=FREE, optimiser=SGD, penalty=0.1, groups=2, **options):
