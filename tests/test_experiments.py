@@ -2,17 +2,12 @@
 
 import dataclasses
 import json
-import os
-import shutil
-import signal
 import subprocess
-import sys
-import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -24,202 +19,13 @@ from experiments.common.kept_plans import KeptPlan, read_plan, write_plan
 from experiments.common.method import Method, Run, fields, label, method_of, select
 from experiments.ladders import celeba, features, shipped
 from experiments.ladders import ship as ship_ladder
-from experiments.ladders import train as train_levels
-from experiments.ladders.recipes import EARTH, Recipe, known_as, load_recipes
-from experiments.ladders.resume import named, steps_kept
 from experiments.ours import fitted
 from mlem_jax import Ladder, Problem, brownian_path, grids, plans, process, solve
 from mlem_jax import steps as tables
-from mlem_jax.nets import Architecture
 
 pytestmark = pytest.mark.usefixtures("others_promote")
 
-ROOT = os.path.dirname(os.path.dirname(__file__))
-SMALL = "[[level]]\nbase = {}\nmiddle = 0\nscales = 1\nsteps = {}\nbatch = 4\n"
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), np.uint8)
-    np.savez(tmp_path / "pictures.npz", images=pixels)
-    return tmp_path / "pictures.npz"
-
-
-@pytest.fixture
-def two_levels(tmp_path):
-    file = tmp_path / "two.toml"
-    file.write_text(SMALL.format(4, 30) + SMALL.format(8, 30))
-    return file
-
-
-def final_state(out, level):
-    """The last step kept, and the leaves of the state by their places."""
-    folder = out / f"level_{level}" / "checkpoints"
-    last = steps_kept(folder)[-1]
-    with ocp.StandardCheckpointer() as checkpointer:
-        return last, checkpointer.restore((folder / str(last) / "tree").absolute())
-
-
-@pytest.mark.slow
-def test_a_run_cut_by_its_time_limit_ends_as_an_unbroken_one(pictures, two_levels, tmp_path):
-    settings = train_levels.Settings(
-        data=pictures, ladder=two_levels, size=8, levels=(2,), out=tmp_path / "whole", log_every=10
-    )
-    cut = dataclasses.replace(settings, out=tmp_path / "cut")
-    with jax.enable_x64(False):
-        train_levels.main(settings)
-        train_levels.main(dataclasses.replace(cut, minutes=1e-9))  # One step, then time is up.
-        assert final_state(cut.out, 2)[0] == 1
-        train_levels.main(cut)
-    whole, again = final_state(settings.out, 2), final_state(cut.out, 2)
-    assert whole[0] == again[0] == 30
-    assert jax.tree.all(jax.tree.map(np.array_equal, whole[1], again[1]))
-    log = (cut.out / "level_2" / "log.jsonl").read_text()
-    lines = [json.loads(line) for line in log.splitlines()]
-    assert [line["step"] for line in lines] == [10, 20, 30, 30]
-    assert len(lines[-1]["held_out_by_band"]) == 10
-
-
-def test_mirrored_pictures_are_half_of_them_and_the_same_ones_again(tmp_path):
-    shown = np.arange(64, dtype=np.uint8)[:, None, None, None] + np.zeros((8, 8, 3), np.uint8)
-    shown[:, :, 4:] += 100  # Bright on the right.
-    settings = train_levels.Settings(data=tmp_path, symmetries="mirror")
-    batches = train_levels.batches_of(shown, 16, settings)
-    first = np.concatenate([batches[number] for number in range(4)])
-    assert sorted(picture[0].min() for picture in first) == list(range(64))
-    mirrored = np.array([picture[0, 0, 0] > picture[0, -1, 0] for picture in first])
-    assert 12 <= mirrored.sum() <= 52  # 5 sigma.
-    again = train_levels.batches_of(shown, 16, settings)
-    np.testing.assert_array_equal(again[3], first[48:])
-    plain = train_levels.batches_of(shown, 16, dataclasses.replace(settings, symmetries="none"))
-    assert all(picture[0, 0, 0] < picture[0, -1, 0] for picture in plain[0])
-
-
-@pytest.mark.slow  # tests/test_faults.py kills more often, on smaller networks.
-def test_a_run_that_is_killed_ends_as_an_unbroken_one(pictures, two_levels, tmp_path):
-    command = [
-        sys.executable, "-m", "experiments.ladders.train", "--data", str(pictures), "--size", "8",
-        "--ladder", str(two_levels), "--levels", "1", "--steps", "40", "--log-every", "5",
-    ]  # fmt: skip
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run = {"cwd": ROOT, "env": environment, "stdout": subprocess.DEVNULL}
-    subprocess.run([*command, "--out", str(whole)], **run, check=True)
-    # A checkpoint after every step, so that the kill falls among them.
-    often = [*command, "--out", str(killed), "--checkpoint-minutes", "0"]
-    process = subprocess.Popen(often, **run)
-    log = killed / "level_1" / "log.jsonl"
-    for _ in range(1200):
-        if log.exists() and log.read_text().count("\n") >= 2:
-            break
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert 0 < steps_kept(killed / "level_1" / "checkpoints")[-1] < 40
-    subprocess.run(often, **run, check=True)
-    assert jax.tree.all(
-        jax.tree.map(np.array_equal, final_state(whole, 1)[1], final_state(killed, 1)[1])
-    )
-
-
-def test_a_folder_begun_with_other_settings_is_not_gone_on_with(pictures, two_levels, tmp_path):
-    settings = train_levels.Settings(
-        data=pictures, ladder=two_levels, size=8, levels=(1,), out=tmp_path / "run", minutes=1e-9
-    )
-    train_levels.main(settings)
-    with pytest.raises(ValueError, match="begun with other settings: seed 0, now 1"):
-        train_levels.main(dataclasses.replace(settings, seed=1))
-    with pytest.raises(ValueError, match="expected levels from 1 to 2, got 3"):
-        train_levels.main(dataclasses.replace(settings, levels=(3,)))
-
-
-def test_a_trained_ladder_is_shipped_with_its_card(pictures, two_levels, tmp_path):
-    trained, out = tmp_path / "runs", tmp_path / "shipped"
-    settings = train_levels.Settings(data=pictures, ladder=two_levels, size=8, out=trained)
-    shipping = ship_ladder.Settings(data=pictures, licence="ours", runs=trained, out=out, size=8,
-                                    ladder=two_levels)  # fmt: skip
-    with jax.enable_x64(False):
-        train_levels.main(settings)
-        ship_ladder.main(shipping)
-        found = shipped.load(out)
-    assert found.shape == (8, 8, 3)
-    last = final_state(trained, 2)[1]
-    for name, leaf in named(found.ladder.params[1]).items():
-        np.testing.assert_array_equal(leaf, last[f"average.{name}"])
-    card = json.loads((out / "card.json").read_text())
-    assert found.losses == tuple(row["held_out_loss"] for row in card["levels"])
-    written = (out / "README.md").read_text()
-    assert written.count("| base ") == 2
-    assert "--ladder two.toml" in written
-    shutil.rmtree(trained / "level_2" / "average")  # As of a level that is still being trained.
-    with (
-        jax.enable_x64(False),
-        pytest.raises(FileNotFoundError, match=r"expected a checkpoint .* at .*level_2/average"),
-    ):
-        ship_ladder.main(shipping)
-
-
-@pytest.mark.slow
-def test_a_level_that_follows_another_is_trained_after_it(pictures, tmp_path):
-    following, alone = tmp_path / "following.toml", tmp_path / "alone.toml"
-    level = SMALL.format(4, 60) + "learning_rate = 3e-3\n"
-    following.write_text(level + "teacher = 2\n" + SMALL.format(4, 2))
-    alone.write_text(level)
-    settings = train_levels.Settings(data=pictures, ladder=following, size=8, out=tmp_path / "a")
-    with pytest.raises(FileNotFoundError, match=r"expected a checkpoint .* at .*level_2/average"):
-        train_levels.main(dataclasses.replace(settings, levels=(1,)))
-    train_levels.main(settings)
-    follower, teacher = (
-        shipped.restore_average(settings.out / f"level_{level}" / "average") for level in (1, 2)
-    )
-    assert follower[0]["teacher"] == 2
-    # A network that was hardly trained says nothing; the follower says the same, not the data.
-    x = jnp.asarray(np.random.default_rng(1).normal(size=(4, 8, 8, 3)))
-    drift = shipped.data_level(Architecture(**follower[0]["architecture"]))
-    train_levels.main(dataclasses.replace(settings, ladder=alone, out=tmp_path / "b"))
-    untaught = shipped.restore_average(tmp_path / "b" / "level_1" / "average")
-    said, taught, own = (
-        drift(params, x, jnp.float32(0.5)) for _, params in (follower, teacher, untaught)
-    )
-    assert jnp.mean((said - taught) ** 2) < 0.1 * jnp.mean((own - taught) ** 2)
-
-
-def test_a_file_of_architectures_is_a_ladder(tmp_path):
-    file = tmp_path / "mine.toml"
-    file.write_text("[[level]]\nbase = 32\npatch = 4\nsteps = 500\nteacher = 2\n"
-                    "[[level]]\nbase = 64\nlearning_rate = 2e-3\n")  # fmt: skip
-    assert load_recipes(file) == (
-        Recipe(Architecture(base=32, patch=4), steps=500, teacher=2),
-        Recipe(Architecture(base=64), learning_rate=2e-3),
-    )
-    ours = load_recipes(EARTH), load_recipes(EARTH.with_name("faces.toml"))
-    assert [[recipe.architecture.base for recipe in each] for each in ours] == [
-        [48, 48, 64, 64], [48, 48, 64, 64]]  # fmt: skip
-    assert [recipe.teacher for recipe in ours[0]] == [4, 4, 4, None]
-    assert known_as(EARTH) == "experiments/ladders/earth.toml"
-
-
-@pytest.mark.parametrize(("text", "told"), [
-    ("", r"expected tables \[\[level\]\]"),
-    ("base = 3", r"expected tables \[\[level\]\] and nothing else .* got \['base'\]"),
-    ("level = 3", "expected tables"),
-    ("[[level]]\nbase = ", "expected a ladder in TOML"),
-    ("[[level]]\nwidth = 3", "expected level 1 .* to have base and any of"),
-    ("[[level]]\nbase = 8\nwidth = 3", "expected level 1 .* to have base and any of"),
-    ("[[level]]\nbase = 'wide'", "expected a number for base of level 1 .* got 'wide'"),
-    ("[[level]]\nbase = 8.5", "expected a number for base"),
-    ("[[level]]\nbase = 8\nsteps = 0", "expected a number for steps"),
-    ("[[level]]\nbase = 8\nteacher = 2", "expected level 1 to follow one of 1 .* teacher 2"),
-    ("[[level]]\nbase = 8\nteacher = 1", "that does not follow it, got teacher 1"),
-    ("[[level]]\nbase = 8\nteacher = 2\n[[level]]\nbase = 8\nteacher = 1", "got teacher 1"),
-])  # fmt: skip
-def test_a_file_that_is_no_ladder_is_told_what_is_wrong(text, told, tmp_path):
-    file = tmp_path / "mine.toml"
-    with pytest.raises(FileNotFoundError, match=r"expected a ladder, a file with tables"):
-        load_recipes(file)
-    file.write_text(text)
-    with pytest.raises(ValueError, match=told):
-        load_recipes(file)
+ROOT = Path(__file__).parent.parent
 
 
 def test_the_quickstart_compares_every_method_at_equal_cost_along_one_path(tmp_path, capsys):
@@ -298,27 +104,6 @@ def test_a_fitted_plan_is_compared_with_single_networks_on_pictures_it_has_not_s
     with jax.enable_x64(False):
         fitted.main(small)
     assert (tmp_path / "runs" / "ddim.jsonl").read_text() == log
-
-
-def test_gamma_is_the_slope_of_cost_against_error():
-    costs = np.array([1.0, 4.0, 16.0, 64.0])
-    errors = costs ** (-1 / 2.5)
-    losses = np.append(0.1 + errors[:-1] ** 2, 0.1)
-    assert shipped.measured_gamma(tuple(costs), tuple(losses)) == pytest.approx(2.5, rel=1e-6)
-
-
-def test_a_folder_without_levels_is_said_to_have_none(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"expected checkpoints level_1, level_2, \.\.\."):
-        shipped.load(tmp_path)
-
-
-def test_some_levels_of_a_ladder_keep_their_costs(tmp_path):
-    trained = shipped.load(tiny.random_ladder(tmp_path))
-    assert trained.ladder.costs == (0.1, 1.0)
-    lower = shipped.pick(trained, (1,))
-    assert (lower.ladder.costs, lower.losses) == ((0.1,), (1.0,))
-    assert shipped.load(tmp_path, (1,)).ladder.costs == (1.0,)
-    assert shipped.pick(trained, ()) is trained
 
 
 METHOD = Method("ML-EM", (2, 4), "log-SNR", 2, "pilot", "midpoint", "trapezoid")

@@ -8,30 +8,19 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
+from experiments.common import tiny
 from experiments.ladders import (
     amplification,
     earth,
     error_histogram,
     follow,
     images,
-    recipes,
     shipped,
     shown,
     train,
 )
-from mlem_jax.nets.times import EVEN
 
 pytestmark = pytest.mark.usefixtures("others_promote")
-
-LEVEL = """
-[[level]]
-name = "{name}"
-base = 4
-middle = 0
-scales = 1
-steps = 4
-batch = 4
-"""
 
 
 @pytest.fixture
@@ -118,51 +107,16 @@ def test_the_eight_symmetries_are_eight_and_equally_likely():
     assert min(counts) > 50  # 5 standard errors.
 
 
-def test_times_of_a_ladder_hold_for_what_follows_and_has_none_of_its_own(tmp_path):
-    file = tmp_path / "own.toml"
-    file.write_text("times = [1, 2]\n" + LEVEL.format(name="low") + "teacher = 3\n"
-                    + LEVEL.format(name="own") + "teacher = 3\ntimes = [3, 1]\n"
-                    + LEVEL.format(name="top"))  # fmt: skip
-    found = recipes.load_recipes(file)
-    told = [("low", 3, (1, 2)), ("own", 3, (3, 1)), ("top", None, EVEN)]
-    assert [(recipe.name, recipe.teacher, recipe.times) for recipe in found] == told
-    assert recipes.shared_times(file) == (1, 2)
-    about = json.loads(json.dumps({**found[0]._asdict(),
-                                   "architecture": found[0].architecture._asdict()}))  # fmt: skip
-    assert recipes.recipe_of(about) == found[0]
-    assert recipes.recipe_of(about | {"times": []}).times == EVEN  # Of a level without weights.
-
-
-@pytest.mark.parametrize("name", ["earth", "designs"])
-def test_the_ladders_of_earth_are_read(name):
-    *followers, top = recipes.load_recipes(recipes.EARTH.with_name(f"{name}.toml"))
-    assert all(recipe.teacher == len(followers) + 1 for recipe in followers)
-    assert top.teacher is None
-
-
-@pytest.mark.parametrize(("line", "told"), [
-    ("times = [1]", r"expected times of .* two or more numbers"),
-    ("times = [0, 0]", "not all 0"), ("times = [1, -1]", "none below 0"),
-    ("times = 'late'", "expected times"), ("name = 3", "expected words for name of level 1"),
-])  # fmt: skip
-def test_times_and_names_that_are_none_are_refused(line, told, tmp_path):
-    file = tmp_path / "own.toml"
-    file.write_text("[[level]]\nbase = 4\n" + line)
-    with pytest.raises(ValueError, match=told):
-        recipes.load_recipes(file)
-
-
 @pytest.fixture
 def small_top(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), np.uint8)
-    np.savez(tmp_path / "pictures.npz", images=pixels)
+    level = tiny.LEVEL.format(4, 4)
     (tmp_path / "own.toml").write_text(
-        "times = [1.0, 3.0, 1.0]\n" + LEVEL.format(name="plain") + "teacher = 3\ntimes = [1, 1]\n"
-        + LEVEL.format(name="weighted, too") + "teacher = 3\n" + LEVEL.format(name="")
+        "times = [1.0, 3.0, 1.0]\n" + level + 'name = "plain"\nteacher = 3\ntimes = [1, 1]\n'
+        + level + 'name = "weighted, too"\nteacher = 3\n' + level
     )  # fmt: skip
     train.main(train.Settings(
-        data=tmp_path / "pictures.npz", size=8, out=tmp_path / "top", levels=(3,),
-        ladder=tmp_path / "own.toml", symmetries="eight",
+        data=tiny.random_pictures(tmp_path / "pictures.npz"), size=8, out=tmp_path / "top",
+        levels=(3,), ladder=tmp_path / "own.toml", symmetries="eight",
     ))  # fmt: skip
     return tmp_path
 

@@ -24,6 +24,8 @@ from mlem_jax.types import Params
 SHAPE = (8, 8, 3)
 OUT = Path("runs/tiny")
 """Where the files go, unless another folder than the default is asked for."""
+LEVEL = "[[level]]\nbase = {}\nmiddle = 0\nscales = 1\nsteps = {}\nbatch = 4\n"
+"""A network that is trained for some steps, as the file of a ladder has it."""
 S = TypeVar("S", bound=Any)
 
 
@@ -57,8 +59,7 @@ def random_ladder(folder: Path) -> Path:
 
 def recipes(file: Path) -> Path:
     """Two networks to be trained for a moment, the lower one to follow the upper one."""
-    level = "[[level]]\nbase = {}\nmiddle = 0\nscales = 1\nsteps = 4\nbatch = 4\n"
-    file.write_text(level.format(4) + "teacher = 2\n" + level.format(8))
+    file.write_text(LEVEL.format(4, 4) + "teacher = 2\n" + LEVEL.format(8, 4))
     return file
 
 
