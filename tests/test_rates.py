@@ -1,3 +1,5 @@
+"""Rates of draws: gates that are the cheapest for their error, and slopes that are found again."""
+
 import json
 
 import jax.numpy as jnp
@@ -5,6 +7,15 @@ import numpy as np
 import pytest
 
 from experiments.ours import rates
+from experiments.ours.rates_figure import fit
+from experiments.ours.rates_ladder import (
+    METHODS,
+    best_openings,
+    costs_of,
+    drift,
+    predicted_exponent,
+    scaled_gates,
+)
 from mlem_jax import gates
 
 pytestmark = pytest.mark.usefixtures("others_promote")
@@ -12,12 +23,11 @@ pytestmark = pytest.mark.usefixtures("others_promote")
 
 @pytest.mark.parametrize("name", ["independent", "systematic"])
 def test_the_openings_meet_the_error_and_no_others_do_so_for_less(name):
-    gamma, levels, method = 1.7, 5, rates.METHODS[name]
-    costs = rates.costs_of(gamma, levels)
-    scale, often = rates.best_openings(gamma, levels, method, 0.5)
-    openings = (
-        1e6 * gates.to_probabilities(rates.scaled_gates(gamma, costs, method, scale, 10**6))[0]
-    )
+    gamma, levels, method = 1.7, 5, METHODS[name]
+    costs = costs_of(gamma, levels)
+    scale, often = best_openings(gamma, levels, method, 0.5)
+    logits = scaled_gates(gamma, costs, method, scale, 10**6)
+    openings = 1e6 * gates.to_probabilities(logits)[0]
     power = 2 if method.even else 1
 
     def error(n):
@@ -33,7 +43,7 @@ def test_the_openings_meet_the_error_and_no_others_do_so_for_less(name):
 
 def test_the_ladder_approaches_its_exact_drift_by_halves():
     x, t = jnp.linspace(-2, 2, 50), jnp.asarray(0.3)
-    off = [jnp.abs(rates.drift(k)((), x, t) - rates.drift(0)((), x, t)).max() for k in range(1, 9)]
+    off = [jnp.abs(drift(k)((), x, t) - drift(0)((), x, t)).max() for k in range(1, 9)]
     assert (np.array(off) <= 2.0 ** -np.arange(1, 9)).all()
     assert (np.array(off) > 0.5 * 2.0 ** -np.arange(1, 9)).all()
 
@@ -46,7 +56,7 @@ def test_a_slope_is_found_again():
         for name, factor, power in (("independent", 8.0, 2.0), ("systematic", 2.0, 1.5))
         for k, e in zip(range(2, 7), error, strict=True)
     ]  # fmt: skip
-    independent, systematic = rates.fit(points)
+    independent, systematic = fit(points)
     assert independent["exponent"] == pytest.approx(2.0)
     assert systematic["exponent"] == pytest.approx(1.5)
     assert systematic["cost_times_error_to_gamma_spreads"] == pytest.approx(1.0)
@@ -58,7 +68,7 @@ def test_the_predicted_exponents_tend_to_their_limits():
     deep = np.arange(60, 80)
     for name, gamma, limit in (("independent", 1.5, 2.0), ("independent", 4.0, 4.0),
                                ("systematic", 1.5, 1.5), ("systematic", 4.0, 4.0)):  # fmt: skip
-        found = rates.predicted_exponent(gamma, rates.METHODS[name], deep)
+        found = predicted_exponent(gamma, METHODS[name], deep)
         assert found == pytest.approx(limit, abs=1e-3)
 
 
@@ -69,7 +79,7 @@ def test_the_experiment_runs_and_its_counts_do_not_depend_on_the_steps(tmp_path,
     result = json.loads((tmp_path / "rates.json").read_text())
     assert (tmp_path / "rates.png").stat().st_size > 5000
     assert {(row["draw"], row["levels"]) for row in result["points"]} == {
-        (name, levels) for name in rates.METHODS for levels in (2, 3)
+        (name, levels) for name in METHODS for levels in (2, 3)
     }
     assert all(row["error"] > 0 and row["cost"] > 0 for row in result["points"])
     for row in result["counts"]:
