@@ -9,12 +9,12 @@ import pytest
 
 from experiments.common.curves import by_method
 from experiments.common.method import Method
-from experiments.particles import report, rods, run
+from experiments.particles import cases, report, rods, run
 from mlem_jax import Ladder, measure_costs, pick_levels, plans, solve
 
 pytestmark = pytest.mark.usefixtures("others_promote")
 
-CASE = rods.TINY["stiff core, 33 rods"]
+CASE = cases.TINY["stiff core, 33 rods"]
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_no_level_moves_the_centre_of_mass(task):
 
 def test_compiled_levels_cost_different_amounts():
     """Far pairs are left out, not multiplied by zero: 2 of 512 neighbours cost a hundredth."""
-    ladder = pick_levels(rods.make_task(rods.Settings(), rods.STIFF).ladder, (1, 5))
+    ladder = pick_levels(rods.make_task(rods.Settings(), cases.STIFF).ladder, (1, 5))
     u = jnp.zeros((4, len(ladder.params[-1].charges)))
     bottom, top = measure_costs(Ladder(ladder.drifts, ladder.params), u, jnp.zeros(())).costs
     assert top > 10 * bottom
@@ -135,7 +135,7 @@ def test_the_whole_tutorial_runs_on_a_small_ring(tmp_path):
     assert (tmp_path / "particles.png").exists()
     assert set(result) == {"machine", "commit", "command", "settings", "seconds", "cases"}
     for name, case in result["cases"].items():
-        reaches = rods.TINY[name].reaches
+        reaches = cases.TINY[name].reaches
         assert case["reaches"] == list(reaches)
         assert case["gamma"]["gamma"] > 0
         assert sorted(case["costs"]) == case["costs"]

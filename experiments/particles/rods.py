@@ -1,6 +1,7 @@
 """Bring your own levels: a thousand charged rods on a ring, forces cut off at growing distances.
 
-A tutorial, to be read from top to bottom. Nothing here is a diffusion model, nothing is trained.
+A tutorial, to be read from top to bottom, with `methods` for the plans that are compared. Nothing
+here is a diffusion model, nothing is trained.
 
 **The system.** N parallel charged rods stand on a ring, a lattice spacing apart, and move along it
 in a viscous liquid. Two rods repel each other by q q' / r, as line charges do, and have a hard core
@@ -21,8 +22,8 @@ of rising resolution make ladders in the same way.
 **Why it should pay.** The core is stiff: it forbids large steps to every explicit method. It is
 also short: the bottom level has all of it. Far pairs are many, and their sum changes slowly along a
 path. So the bottom level runs at every step, the others now and then. Molecular dynamics has long
-done so, as multiple time stepping (r-RESPA: Tuckerman, Berne & Martyna 1992); "two levels,
-midpoint" below is such a splitting into a fast and a slow force, with impulses of the slow one.
+done so, as multiple time stepping (r-RESPA: Tuckerman, Berne & Martyna 1992); "levels 1 5,
+constant, midpoint" is such a splitting into a fast and a slow force, with impulses of the slow one.
 ML-EM adds more levels, gates that weigh their prices, and draws that are unbiased. The random batch
 method (Jin, Li & Liu 2020) draws partners instead of levels, anew at each step. A fast multipole
 method would make the top itself cheaper; its orders of expansion would be a ladder again.
@@ -39,7 +40,6 @@ results/particles.json and .png.
 import dataclasses
 import importlib.util
 import time
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,7 +54,8 @@ from rich.progress import track
 
 import mlem_jax as mlem
 from experiments.common import runs, tiny
-from experiments.common.method import Method, Run
+from experiments.particles.cases import CASES, TINY, Case
+from experiments.particles.methods import methods_of
 from experiments.particles.report import draw_figure, shown_prices, shown_summary, sum_up
 from experiments.particles.run import (
     Task,
@@ -63,10 +64,8 @@ from experiments.particles.run import (
     run_method,
     run_peers,
     solve_finely,
-    steps_of,
 )
-from mlem_jax import Plan, diagnosis, draws, gates, plans
-from mlem_jax.types import Logits, Scalar, State
+from mlem_jax.types import Scalar, State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,66 +90,6 @@ class Settings:
     """A result of this script: its rows are taken as they are, and summed up and drawn anew."""
     out: Path = Path("results")
     """Where particles.json and .png go."""
-
-
-class Case(NamedTuple):
-    """What is solved, how finely, and by what.
-
-    Attributes:
-        reaches: neighbours on either side that each level sums over; the last are all of them, so
-            there are 2 reach + 1 rods on a ring.
-        size: of the core, in lattice spacings; 0 for none.
-        fine: steps of the reference; all others divide it.
-        alone: steps of Euler-Maruyama with all pairs.
-        bases: steps of ML-EM, multiples of `BINS`.
-        spent: on all that is above the bottom level, in evaluations of the top.
-        peers: solvers of diffrax, with all pairs.
-        peer_steps: and their steps.
-        errors: mean squares at which prices are told.
-    """
-
-    reaches: tuple[int, ...]
-    size: float
-    fine: int
-    alone: tuple[int, ...]
-    bases: tuple[int, ...]
-    spent: tuple[float, ...]
-    peers: tuple[str, ...]
-    peer_steps: tuple[int, ...]
-    errors: tuple[float, ...]
-
-
-BINS = 4
-"""Of time, with the same gates throughout each."""
-STIFF = Case(
-    (2, 8, 32, 128, 512), 0.9, 7680, (384, 480, 512, 640, 1920), (512, 960, 1920),
-    (5.0, 15.0, 40.0), ("Euler", "SEA", "ShARK"), (384, 480, 640),
-    (1e-3, 1e-4, 1e-5, 1e-6),
-)  # fmt: skip
-SOFT = Case(
-    STIFF.reaches, 0.0, 3200, (16, 20, 32, 40, 80, 400), (40, 160, 800),
-    (2.5, 7.0, 20.0), ("SEA", "ShARK"), (10, 20, 32, 40, 80),
-    (1e-2, 1e-3, 1e-4, 1e-5),
-)  # fmt: skip
-CASES = {
-    "stiff core, 1025 rods": STIFF,
-    "no core, 1025 rods": SOFT,
-    "no core, 129 rods": SOFT._replace(reaches=(2, 8, 64), bases=(40, 160)),
-    "no core, 17 rods": SOFT._replace(reaches=(2, 8), bases=(40, 160)),
-}
-TINY = {
-    "stiff core, 33 rods": STIFF._replace(
-        reaches=(2, 4, 16),
-        fine=960,
-        alone=(480,),
-        bases=(480,),
-        spent=(10.0,),
-        peer_steps=(480,),
-        peers=("Euler",),
-    ),
-}
-# Of the same shapes, so that nothing is compiled anew.
-TINY["no core, 33 rods"] = TINY["stiff core, 33 rods"]._replace(size=0.0)
 
 
 # 1. A drift with a dial on its cost.
@@ -218,89 +157,7 @@ def with_costs(task: Task) -> Task:
     return task._replace(ladder=dataclasses.replace(ladder, costs=costs))
 
 
-# 3. Plans: whatever is compared is a table of which level runs when, and with what weight.
-
-
-def methods(task: Task, settings: Settings, case: Case) -> Iterator[Run]:
-    """All pairs at every step; the lower levels alone; ML-EM on the whole ladder, and on two."""
-    top, most = len(task.ladder), case.bases[-1]
-    for count in case.alone:
-        yield run_of(task, Method("top level", (top,)), [plans.full(count, 1, 1)])
-    for level in range(1, top):
-        yield run_of(task, Method("level", (level,)), [plans.full(most, 1, 1)])
-    sensitivities = pilot_run(task, case)
-    for count in case.bases:
-        for spent in case.spent:
-            yield from multilevel(task, sensitivities, count, spent, settings)
-            # The bottom and the top alone: impulses are r-RESPA's way.
-            two = gates.constant((1.0, min(1.0, spent / count)))
-            logits = two.logits((), steps_of(task, count).t)
-            yield from midpoints(task, "constant", (1, top), logits, spent)
-
-
-def multilevel(
-    task: Task, sensitivities: np.ndarray, count: int, spent: float, settings: Settings
-) -> Iterator[Run]:
-    """Gates of two families, drawn in three ways and held in one, all for about the same price.
-
-    The bottom level is certain in all: it has the stiff core.
-    """
-    costs, key = task.ladder.costs, jax.random.key(settings.seed + 1)
-    everything, t = tuple(range(1, len(costs) + 1)), steps_of(task, count).t
-    v = np.repeat(sensitivities, count // BINS, axis=0)
-    by_cost = gates.keep_open(gates.inverse_cost(costs))
-    plain, even = (gates.from_sensitivities(v, costs, power=power) for power in (1 / 2, 1 / 3))
-    # All draws have the same mean price, so one fit serves several.
-    fitted = cache(lambda own: mlem.fit_budget(own, t, costs, count * costs[0] + spent,
-                                               draw=draws.independent))  # fmt: skip
-    for name, unevenly, evenly in (("inverse cost", by_cost, by_cost), ("pilot", plain, even)):
-        for kind, draw, own in (
-            ("independent", draws.independent, unevenly),
-            ("systematic", draws.systematic, evenly),
-        ):
-            drawn = [mlem.draw_plan(draw, fitted(own), jax.random.fold_in(key, n))
-                     for n in range(settings.draws)]  # fmt: skip
-            method = Method("ML-EM", everything, gates=name, draw=kind, weights="impulse")
-            yield run_of(task, method, drawn, spent=spent)
-        yield from midpoints(task, name, everything, fitted(evenly), spent)
-
-
-def midpoints(
-    task: Task, name: str, levels: tuple[int, ...], logits: Logits, spent: float
-) -> Iterator[Run]:
-    """Openings without chance: with impulses, and with differences held along straight lines."""
-    openings = plans.open_first(draws.midpoint.openings(None, logits))
-    held = _trapezoid(openings, steps_of(task, len(logits)))
-    impulses = mlem.draw_plan(draws.midpoint, logits, None)
-    for weights, plan in (("impulse", impulses), ("trapezoid", held)):
-        method = Method("ML-EM", levels, gates=name, draw="midpoint", weights=weights)
-        yield run_of(task, method, [plan], spent=spent)
-
-
-_trapezoid = jax.jit(plans.trapezoid)
-
-
-def run_of(task: Task, method: Method, own: list[Plan], **parameters: Any) -> Run:
-    """A point of a curve, with its number of steps among its parameters."""
-    count = len(own[0].weights)
-    times = mlem.grids.uniform_grid(0.0, task.end, count)
-    return Run(method, {"steps": count, **parameters}, times, own)
-
-
-def pilot_run(task: Task, case: Case) -> np.ndarray:
-    """v[bin, k] on a coarse grid: one ring, on a path of its own, in forward mode.
-
-    It is in proportion to the step size, the same for all bins, so it serves any grid.
-    """
-    steps = steps_of(task, case.bases[0])
-    path_key, key = jax.random.split(jax.random.fold_in(task.key, 1))
-    path = mlem.brownian_path(path_key, steps, samples=jnp.arange(1))
-    problem = mlem.Problem(task.x[:1], path)
-    found = diagnosis.measure_sensitivities(task.ladder, problem, steps, key, bins=BINS)
-    return np.asarray(found)[:: len(found) // BINS]
-
-
-# 4. All of it along one path, beside solvers of another library that are given its increments.
+# 3. Plans along one path, beside solvers of another library that are given its increments.
 
 
 def run_case(name: str, settings: Settings, case: Case, console: Console) -> dict[str, Any]:
@@ -310,7 +167,9 @@ def run_case(name: str, settings: Settings, case: Case, console: Console) -> dic
         begun = time.perf_counter()
         states = jax.block_until_ready(solve_finely(task).states)
         seconds = time.perf_counter() - begun
-        everything = list(methods(task, settings, case))
+        key = jax.random.key(settings.seed + 1)
+        keys = [jax.random.fold_in(key, draw) for draw in range(settings.draws)]
+        everything = list(methods_of(task, case, keys))
     problem = cache(lambda count: problem_of(task, count))
     rows = [
         run_method(run, task, problem(len(run.times) - 1), states[-1])
