@@ -115,6 +115,7 @@ key. It is priced as `systematic` is, whose mean cost it has to within one evalu
 """
 
 
+@jax.jit
 def spread_openings(offset: Float[Array, " levels"], logits: Logits) -> Openings:
     """B_n = floor(c_n + U) - floor(c_{n-1} + U), for given offsets U in [0, 1)."""
     count = jnp.floor(jnp.cumsum(to_probabilities(logits), axis=0) + offset[None])
@@ -123,6 +124,7 @@ def spread_openings(offset: Float[Array, " levels"], logits: Logits) -> Openings
     return (count > before) | jnp.isposinf(logits)
 
 
+@jax.jit
 def next_level(table: Shaped[Array, "steps levels"]) -> Shaped[Array, "steps levels"]:
     """Column k + 1 in the place of column k; zeros in the last."""
     return jnp.concatenate([table[:, 1:], jnp.zeros_like(table[:, :1])], axis=1)

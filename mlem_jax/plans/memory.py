@@ -26,6 +26,7 @@ top level's: the error is that of a quadrature rule, of second order in the gaps
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +75,7 @@ def hold(openings: Openings, steps: Steps) -> Plan:
             does, and then made up for at once.
         steps: the integrator.
     """
-    return _held(openings, steps, _catch_up(openings, steps, straight=False))
+    return _held(_checked(openings, steps), steps, straight=False)
 
 
 def trapezoid(openings: Openings, steps: Steps) -> Plan:
@@ -84,7 +85,7 @@ def trapezoid(openings: Openings, steps: Steps) -> Plan:
         openings: B, of any draw; evenly spread is best.
         steps: the integrator the plan is for: the weights are those of its gains and scales.
     """
-    return _held(openings, steps, _catch_up(openings, steps, straight=True))
+    return _held(_checked(openings, steps), steps, straight=True)
 
 
 def open_first(openings: Openings) -> Openings:
@@ -95,18 +96,36 @@ def open_first(openings: Openings) -> Openings:
     return jnp.asarray(openings).at[0].set(True)
 
 
+def _checked(openings: Openings, steps: Steps) -> Openings:
+    check_kind(steps, Steps, "make them with the functions of mlem_jax.steps")
+    given = getattr(openings, "dtype", type(openings).__name__), shape_of(openings)
+    if given[0] != np.bool_ or len(given[1]) != 2 or given[1][0] != len(steps.t):
+        raise ValueError(f"expected openings, bool [{len(steps.t)} steps, levels], as a draw gives "
+                         f"them, got {given[0]}{list(given[1])}")  # fmt: skip
+    return jnp.asarray(openings)
+
+
+@partial(jax.jit, static_argnames="straight")
+def _held(openings: Openings, steps: Steps, *, straight: bool) -> Plan:
+    """The outputs of both levels of a difference, read until an opening that is asked for."""
+    caught = _catch_up(openings, steps, straight=straight)
+    opened = jnp.cumsum(openings, axis=0)
+    known_before = opened > openings.astype(opened.dtype)
+    fresh = jnp.where(openings, 1 + caught, 0)
+    old = jnp.where(openings, jnp.where(known_before, -caught, 0), 1.0)
+    # A difference is worth holding if the next step asks for it: a closed gate, or a straight line.
+    asked = jnp.concatenate([old[1:] != 0, jnp.zeros_like(openings[:1])])
+    plan = weigh_ratios(openings, fresh)
+    plan = plan._replace(memory=_hold_outputs(old, openings & asked))
+    return drop_idle(plan._replace(made_for=fingerprint(steps)))
+
+
 def _catch_up(openings: Openings, steps: Steps, *, straight: bool) -> Float[Array, "steps levels"]:
     """c[n, k]: weight, at an opening, of what its gap has missed; 0 where the gate is closed.
 
     Of multistep methods a value's part in later steps is counted with its own: exact to leading
     order in the steps, and where all gates are open at the first.
     """
-    check_kind(steps, Steps, "make them with the functions of mlem_jax.steps")
-    given = getattr(openings, "dtype", type(openings).__name__), shape_of(openings)
-    if given[0] != np.bool_ or len(given[1]) != 2 or given[1][0] != len(steps.t):
-        raise ValueError(f"expected openings, bool [{len(steps.t)} steps, levels], as a draw gives "
-                         f"them, got {given[0]}{list(given[1])}")  # fmt: skip
-    openings = jnp.asarray(openings)
     gain = steps.gain + steps.push.sum(axis=1)
     levels = openings.shape[1]
 
@@ -126,19 +145,6 @@ def _catch_up(openings: Openings, steps: Steps, *, straight: bool) -> Float[Arra
     zeros = jnp.zeros(levels, gain.dtype)
     begun = (jnp.zeros(levels, bool), zeros, zeros, zeros)
     return jax.lax.scan(body, begun, (steps.t, steps.scale, gain, openings))[1]
-
-
-def _held(openings: Openings, steps: Steps, caught: Weights) -> Plan:
-    """The outputs of both levels of a difference, read until an opening that is asked for."""
-    opened = jnp.cumsum(openings, axis=0)
-    known_before = opened > openings.astype(opened.dtype)
-    fresh = jnp.where(openings, 1 + caught, 0)
-    old = jnp.where(openings, jnp.where(known_before, -caught, 0), 1.0)
-    # A difference is worth holding if the next step asks for it: a closed gate, or a straight line.
-    asked = jnp.concatenate([old[1:] != 0, jnp.zeros_like(openings[:1])])
-    plan = weigh_ratios(openings, fresh)
-    plan = plan._replace(memory=_hold_outputs(old, openings & asked))
-    return drop_idle(plan._replace(made_for=fingerprint(steps)))
 
 
 def _hold_outputs(old: Weights, renewed: Openings) -> Memory:

@@ -13,6 +13,7 @@ again, or written by hand.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -76,6 +77,7 @@ def no_memory(steps: int, levels: int) -> Memory:
     return Memory(jnp.zeros((steps, 0)), jnp.full((steps, levels), -1, jnp.int32))
 
 
+@jax.jit
 def fingerprint(steps: Steps) -> Float[Array, "steps 3"]:
     """scale, gain and noise of each step; for noise per entry the mean."""
     noise = steps.noise.reshape(len(steps.t), -1).mean(axis=1)

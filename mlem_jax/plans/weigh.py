@@ -36,6 +36,7 @@ def weigh(openings: Openings, logits: Logits) -> Plan:
     return weigh_ratios(openings, open_ratios(openings, logits))
 
 
+@jax.jit
 def open_ratios(openings: Openings, logits: Logits) -> Weights:
     """r_k = B_k/p_k, 0 where a gate is closed; NaN where a logit is."""
     # The inner `where` keeps the overflow of a closed gate's e^-l out of derivatives.
@@ -43,6 +44,7 @@ def open_ratios(openings: Openings, logits: Logits) -> Weights:
     return jnp.where(jnp.isnan(logits), jnp.nan, ratios)
 
 
+@jax.jit
 def weigh_ratios(openings: Openings, ratios: Weights) -> Plan:
     """w_k = r_k - r_{k+1} for any ratios r, 0 where a gate is closed."""
     weights = ratios - next_level(ratios)

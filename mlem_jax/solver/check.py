@@ -139,10 +139,7 @@ def made_for_others(steps: Steps, plan: Plan) -> jax.Array | bool:
     if plan.made_for.shape != found.shape:
         raise ValueError(f"expected plan.made_for of shape {list(found.shape)}, or no columns, got "
                          f"{list(plan.made_for.shape)}")  # fmt: skip
-    # Relative to each coefficient, since a gain may be as small as a step.
-    expected = plan.made_for.astype(found.dtype)
-    close = 1e-5 * jnp.maximum(jnp.abs(found), jnp.abs(expected))
-    differs = ~jnp.all(jnp.abs(found - expected) <= close)
+    differs = _differ(found, plan.made_for)
     if isinstance(differs, Tracer):
         return differs
     if differs:
@@ -151,3 +148,11 @@ def made_for_others(steps: Steps, plan: Plan) -> jax.Array | bool:
             "that remembers or was fitted holds their coefficients, so make it anew for these"
         )
     return False
+
+
+@jax.jit
+def _differ(found: jax.Array, made_for: jax.Array) -> jax.Array:
+    # Relative to each coefficient, since a gain may be as small as a step.
+    expected = made_for.astype(found.dtype)
+    close = 1e-5 * jnp.maximum(jnp.abs(found), jnp.abs(expected))
+    return ~jnp.all(jnp.abs(found - expected) <= close)
