@@ -29,6 +29,8 @@ html_title = f"mlem_jax {release}"
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 templates_path = []
 exclude_patterns = ["_build"]
 html_copy_source = False

@@ -35,6 +35,8 @@ def pytest_configure(config):
         "jax_compilation_cache_dir": str(config.cache.mkdir("jax")),
         "jax_persistent_cache_min_compile_time_secs": 0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
+        # Where an operation came from costs a twentieth of the time to write down.
+        "jax_traceback_in_locations_limit": 0,
     }.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)  # Of what tests start as processes of their own.

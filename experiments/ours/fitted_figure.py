@@ -108,8 +108,8 @@ def table_of(name: str, summary: Rows) -> Table:
 def draw_fitted(file: Path, rows: Rows) -> None:
     """Error against cost: a panel per sampler; of each curve what no cheaper run of it beats."""
     samplers = list(dict.fromkeys(row["sampler"] for row in rows))
-    figure, axes = plt.subplots(1, len(samplers), figsize=(5.4 * len(samplers) + 1.6, 4.6),
-                                squeeze=False)  # fmt: skip
+    figure, axes = plt.subplots(1, len(samplers), figsize=(4.6 * len(samplers), 4.6),
+                                squeeze=False, layout="constrained")  # fmt: skip
     names = {"ddpm": "SDE (DDPM)", "ddim": "ODE (DDIM)"}
     for axis, sampler in zip(axes[0], samplers, strict=True):
         own = [row for row in rows if row["sampler"] == sampler]
@@ -125,7 +125,7 @@ def draw_fitted(file: Path, rows: Rows) -> None:
         axis.grid(alpha=0.3, which="both")
     axes[0][0].set_ylabel("mean squared error to the fine solution")
     lines = {line.get_label(): line for axis in axes[0] for line in axis.get_lines()}
-    axes[0][0].legend(handles=[lines[name] for name in GROUPS if name in lines], fontsize=8)
-    figure.tight_layout()
-    figure.savefig(file, dpi=130)
+    known = [lines[name] for name in GROUPS if name in lines]
+    figure.legend(handles=known, ncols=4, loc="outside lower center")
+    figure.savefig(file, dpi=160)
     plt.close(figure)
