@@ -19,6 +19,7 @@ from experiments.common.rival_tables import (
     lines,
     result_of,
 )
+from experiments.peers import tables as peer_tables
 
 ROOT = RESULTS.parent
 PAGES = (ROOT / "README.md", ROOT / "results" / "README.md")
@@ -231,6 +232,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "gates": gates,
     "gates on faces": partial(gates, "celeba64/"),
     "draws on faces": faces_draws,
+    "peers": peer_tables.peers,
+    "distances to data": peer_tables.distances,
 }
 """How each table is made."""
 
