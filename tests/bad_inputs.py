@@ -37,7 +37,7 @@ PLAN = mlem.plans.full(6, 3, 3)
 CHANCES = np.tile([0.9, 0.5, 0.25], (6, 1))
 LOGITS = mlem.gates.to_logits(CHANCES)
 OPENINGS = mlem.draws.midpoint.openings(None, LOGITS)
-HELD = mlem.plans.hold(mlem.plans.open_first(OPENINGS), STEPS)
+HELD = mlem.plans.trapezoid(mlem.plans.open_first(OPENINGS), STEPS)
 STACKED = mlem.plans.stack_plans([PLAN, PLAN])
 GATES = mlem.gates.inverse_cost(COSTS)
 

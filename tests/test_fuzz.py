@@ -82,7 +82,6 @@ CONSTRUCTORS = {
     plans.full: {"steps": 6, "levels": 3, "level": 2},
     plans.switch: {"steps": 6, "levels": 3, "at": 2, "early": 1, "late": 3},
     plans.by_hand: {"weights": good.CHANCES},
-    plans.hold: {"openings": good.OPENINGS, "steps": good.STEPS},
     plans.trapezoid: {"openings": good.OPENINGS, "steps": good.STEPS},
     plans.remember: {"needed": good.OPENINGS, "counts": (1, 0, 2)},
     plans.stack_plans: {"plans": [good.PLAN, good.PLAN]},

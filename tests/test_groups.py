@@ -67,7 +67,7 @@ def test_skipped_levels_stay_skipped():
 def test_a_plan_made_for_other_steps_is_refused_in_any_group():
     other = euler_maruyama(uniform_grid(0.0, 2.0, 8), lambda t: 0.3 + t)
     openings = openings_at(8, range(8), [0, 3], [0, 5])
-    made = plans.stack_plans([plans.hold(openings, each) for each in (STEPS, other)])
+    made = plans.stack_plans([plans.trapezoid(openings, each) for each in (STEPS, other)])
     with pytest.raises(ValueError, match="expected the steps that this plan was made for"):
         solve_groups(LADDER, PROBLEM, STEPS, made)
     # Where the plans are traced it cannot be known: those samples are NaN.

@@ -9,7 +9,7 @@ from mlem_jax import draws, gates, plans
 from mlem_jax.grids import uniform_grid
 from mlem_jax.problem import Problem
 from mlem_jax.process import cosine, rectified_flow
-from mlem_jax.solver import solve, solve_path
+from mlem_jax.solver import solve
 from mlem_jax.steps import ddim, dpm_solver_2m, euler_maruyama
 from tests.problems import normals, openings_at, output_of, time_ladder, wavy_ladder
 
@@ -21,14 +21,12 @@ LINES = time_ladder([0.5, 1.0], [-1.0, 2.0], [3.0, 0.5])
 
 def test_certain_gates_are_euler_maruyama_and_write_nothing():
     steps = euler_maruyama(uniform_grid(0.0, 1.0, 6))
-    for make in (plans.hold, plans.trapezoid):
-        made = make(jnp.ones((6, 3), bool), steps)
-        full = plans.full(6, 3, 3)
-        np.testing.assert_array_equal(made.weights, full.weights)
-        np.testing.assert_array_equal(made.needed, full.needed)
-        assert (made.memory.store == -1).all()
-        found = solve(LADDER, Problem(X), steps, made)
-        np.testing.assert_array_equal(found, solve(LADDER, Problem(X), steps, full))
+    made, full = plans.trapezoid(jnp.ones((6, 3), bool), steps), plans.full(6, 3, 3)
+    np.testing.assert_array_equal(made.weights, full.weights)
+    np.testing.assert_array_equal(made.needed, full.needed)
+    assert (made.memory.store == -1).all()
+    found = solve(LADDER, Problem(X), steps, made)
+    np.testing.assert_array_equal(found, solve(LADDER, Problem(X), steps, full))
 
 
 @pytest.mark.parametrize("decay", [1.0, 0.9])
@@ -39,8 +37,6 @@ def test_the_trapezoid_is_exact_for_differences_in_a_straight_line(decay):
     found = solve(LINES, Problem(X), steps, plans.trapezoid(openings, steps))
     expected = solve(LINES, Problem(X), steps, plans.full(6, 3, 3))
     np.testing.assert_allclose(found, expected, rtol=1e-13)
-    held = solve(LINES, Problem(X), steps, plans.hold(openings, steps))
-    assert jnp.abs(held - expected).max() > 0.01
 
 
 def test_before_its_first_opening_a_constant_difference_is_made_up_for():
@@ -48,28 +44,11 @@ def test_before_its_first_opening_a_constant_difference_is_made_up_for():
     steps = euler_maruyama([0.0, 0.1, 0.3, 0.4, 0.8])._replace(scale=jnp.full(4, 0.7))
     openings = openings_at(4, range(4), [2], [1, 3])
     expected = solve(ladder, Problem(X), steps, plans.full(4, 3, 3))
-    for make in (plans.hold, plans.trapezoid):
-        found = solve(ladder, Problem(X), steps, make(openings, steps))
-        np.testing.assert_allclose(found, expected, rtol=1e-13)
+    found = solve(ladder, Problem(X), steps, plans.trapezoid(openings, steps))
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
 
 
-def test_held_differences_are_those_of_the_last_opening_path_by_path():
-    steps = euler_maruyama(uniform_grid(0.0, 1.0, 5), lambda t: 0.5 + t)
-    noise = normals(7, 5, *X.shape)
-    made = plans.hold(openings_at(5, range(5), [0, 2], [0, 3]), steps)
-    states = solve_path(LADDER, Problem(X, noise), steps, made).states
-    for n, (second, third) in enumerate([(0, 0), (0, 0), (2, 0), (2, 3), (2, 3)]):
-        estimate = sum(
-            output_of(LADDER, k, states[m], steps.t[m])
-            - (output_of(LADDER, k - 1, states[m], steps.t[m]) if k else 0)
-            for k, m in enumerate((n, second, third))
-        )
-        moved = states[n] + steps.gain[n] * estimate + steps.noise[n] * noise[n]
-        np.testing.assert_allclose(states[n + 1], moved, rtol=1e-13)
-
-
-@pytest.mark.parametrize("make", [plans.hold, plans.trapezoid])
-def test_held_differences_follow_the_recursion_written_by_hand(make):
+def test_held_differences_follow_the_recursion_written_by_hand():
     # One difference a level, stored when its gate opens; c_n from its definition, by plain sums.
     count, process = 9, cosine()
     steps = ddim(process, uniform_grid(0.9, 0.1, count), churn=0.6)
@@ -82,7 +61,6 @@ def test_held_differences_follow_the_recursion_written_by_hand(make):
         missed = 0.0
         for j in range(first, n):
             share = (t[j] - t[first]) / (t[n] - t[first]) if opened else 1.0
-            share = share if make is plans.trapezoid or not opened else 0.0
             missed += gain[j] * np.prod(scale[j + 1 : n]) * share
         return scale[n] / gain[n] * missed
 
@@ -99,7 +77,7 @@ def test_held_differences_follow_the_recursion_written_by_hand(make):
             else:
                 estimate += last[k]
         x = scale[n] * x + gain[n] * estimate + np.asarray(steps.noise)[n] * np.asarray(noise[n])
-    found = solve(LADDER, Problem(X, noise), steps, make(openings, steps))
+    found = solve(LADDER, Problem(X, noise), steps, plans.trapezoid(openings, steps))
     np.testing.assert_allclose(found, x, rtol=1e-12, atol=1e-12)
 
 
@@ -148,7 +126,7 @@ def test_a_plan_made_for_other_steps_is_refused_and_nan_where_that_cannot_be_kno
 def test_small_steps_are_told_apart_as_well_as_large_ones():
     openings = jnp.ones((6, 3), bool)
     for size in (1.0, 1e-3, 1e-8):
-        made = plans.hold(openings, euler_maruyama(uniform_grid(0.0, size, 6)))
+        made = plans.trapezoid(openings, euler_maruyama(uniform_grid(0.0, size, 6)))
         other = euler_maruyama(uniform_grid(0.0, 1.001 * size, 6))
         with pytest.raises(ValueError, match="expected the steps that this plan was made for"):
             solve(LADDER, Problem(X), other, made)
@@ -166,9 +144,8 @@ def test_a_step_of_no_gain_is_survived_and_what_are_no_openings_refused():
     steps = euler_maruyama(uniform_grid(0.0, 1.0, 6))
     steps = steps._replace(gain=steps.gain.at[3].set(0.0))
     openings = openings_at(6, range(6), (0, 3, 5), (1, 3))
-    for make in (plans.hold, plans.trapezoid):
-        made = make(openings, steps)
-        assert all(jnp.isfinite(table).all() for table in (made.weights, *made.memory))
+    made = plans.trapezoid(openings, steps)
+    assert all(jnp.isfinite(table).all() for table in (made.weights, *made.memory))
     for wrong in (openings[:5], openings[:, 0], openings.astype(float)):
         with pytest.raises(ValueError, match=r"expected openings, bool \[6 steps, levels\]"):
             plans.trapezoid(wrong, steps)

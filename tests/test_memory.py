@@ -75,7 +75,7 @@ def test_a_slot_that_is_not_there_is_refused():
 
 
 def test_slots_are_looked_after_in_stacked_and_traced_plans_too():
-    good = plans.hold(openings_at(6, range(6), [0, 3], [0, 2]), euler_maruyama(UNEVEN))
+    good = plans.trapezoid(openings_at(6, range(6), [0, 3], [0, 2]), euler_maruyama(UNEVEN))
     steps, problem = euler_maruyama(UNEVEN), Problem(X)
     bad = good._replace(memory=good.memory._replace(store=good.memory.store.at[2, 1].set(9)))
     with pytest.raises(ValueError, match="to 4, the last of 5 slots, got -1 to 9"):
@@ -125,7 +125,7 @@ def test_states_on_the_way_chunks_and_segments_remember_the_same():
 
 def test_a_plan_with_memory_of_another_size_is_refused():
     steps = euler_maruyama(uniform_grid(0.0, 1.0, 6))
-    made = plans.hold(jnp.ones((6, 3), bool), steps)
+    made = plans.trapezoid(jnp.ones((6, 3), bool), steps)
     for name, columns in {"read": 5, "store": 3}.items():
         table = getattr(made.memory, name)[:5]
         cut = made._replace(memory=made.memory._replace(**{name: table}))

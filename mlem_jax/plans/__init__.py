@@ -1,7 +1,7 @@
 """Plans: which levels run at each step, with what weight, and what is remembered of them."""
 
 from mlem_jax.plans.files import load_plan, save_plan
-from mlem_jax.plans.memory import hold, open_first, remember, trapezoid
+from mlem_jax.plans.memory import open_first, remember, trapezoid
 from mlem_jax.plans.plan import (
     Memory,
     Plan,
@@ -35,7 +35,6 @@ __all__ = [
     "expected_price",
     "fit_budget",
     "full",
-    "hold",
     "load_plan",
     "make_plan",
     "no_memory",

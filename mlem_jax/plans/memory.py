@@ -26,7 +26,6 @@ top level's: the error is that of a quadrature rule, of second order in the gaps
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -67,25 +66,22 @@ def remember(needed: ArrayLike, counts: Sequence[int]) -> Memory:
     return Memory(jnp.zeros((steps, int(sizes.sum()))), jnp.where(ran & (sizes > 0), slot, -1))
 
 
-def hold(openings: Openings, steps: Steps) -> Plan:
-    """F = sum_k (F^k - F^{k-1}) as of the last opening of each; before it, nothing.
-
-    Args:
-        openings: B, of any draw; a level that does not open at the first step is missing until it
-            does, and then made up for at once.
-        steps: the integrator.
-    """
-    return _held(_checked(openings, steps), steps, straight=False)
-
-
 def trapezoid(openings: Openings, steps: Steps) -> Plan:
-    """As `hold`, plus c_n (new - old) at each opening: straight lines between openings.
+    """F = sum_k (F^k - F^{k-1}) as of the last opening of each, + c_n (new - old) at an opening.
+
+    So differences are taken to go in straight lines in time between openings.
 
     Args:
-        openings: B, of any draw; evenly spread is best.
+        openings: B, of any draw; evenly spread is best. A level that does not open at the first
+            step is missing until it does, and then made up for at once.
         steps: the integrator the plan is for: the weights are those of its gains and scales.
     """
-    return _held(_checked(openings, steps), steps, straight=True)
+    check_kind(steps, Steps, "make them with the functions of mlem_jax.steps")
+    given = getattr(openings, "dtype", type(openings).__name__), shape_of(openings)
+    if given[0] != np.bool_ or len(given[1]) != 2 or given[1][0] != len(steps.t):
+        raise ValueError(f"expected openings, bool [{len(steps.t)} steps, levels], as a draw gives "
+                         f"them, got {given[0]}{list(given[1])}")  # fmt: skip
+    return _held(jnp.asarray(openings), steps)
 
 
 def open_first(openings: Openings) -> Openings:
@@ -96,19 +92,10 @@ def open_first(openings: Openings) -> Openings:
     return jnp.asarray(openings).at[0].set(True)
 
 
-def _checked(openings: Openings, steps: Steps) -> Openings:
-    check_kind(steps, Steps, "make them with the functions of mlem_jax.steps")
-    given = getattr(openings, "dtype", type(openings).__name__), shape_of(openings)
-    if given[0] != np.bool_ or len(given[1]) != 2 or given[1][0] != len(steps.t):
-        raise ValueError(f"expected openings, bool [{len(steps.t)} steps, levels], as a draw gives "
-                         f"them, got {given[0]}{list(given[1])}")  # fmt: skip
-    return jnp.asarray(openings)
-
-
-@partial(jax.jit, static_argnames="straight")
-def _held(openings: Openings, steps: Steps, *, straight: bool) -> Plan:
+@jax.jit
+def _held(openings: Openings, steps: Steps) -> Plan:
     """The outputs of both levels of a difference, read until an opening that is asked for."""
-    caught = _catch_up(openings, steps, straight=straight)
+    caught = _catch_up(openings, steps)
     opened = jnp.cumsum(openings, axis=0)
     known_before = opened > openings.astype(opened.dtype)
     fresh = jnp.where(openings, 1 + caught, 0)
@@ -120,7 +107,7 @@ def _held(openings: Openings, steps: Steps, *, straight: bool) -> Plan:
     return drop_idle(plan._replace(made_for=fingerprint(steps)))
 
 
-def _catch_up(openings: Openings, steps: Steps, *, straight: bool) -> Float[Array, "steps levels"]:
+def _catch_up(openings: Openings, steps: Steps) -> Float[Array, "steps levels"]:
     """c[n, k]: weight, at an opening, of what its gap has missed; 0 where the gate is closed.
 
     Of multistep methods a value's part in later steps is counted with its own: exact to leading
@@ -133,7 +120,7 @@ def _catch_up(openings: Openings, steps: Steps, *, straight: bool) -> Float[Arra
         known, since, flat, risen = gap
         t, scale, own, opens = row
         span = jnp.where(known, t - since, 1)
-        missed = jnp.where(known, risen / span if straight else 0, flat)
+        missed = jnp.where(known, risen / span, flat)
         # A step of no gain cannot catch up: what it missed stays missed.
         caught = jnp.where(opens & (own != 0), scale * missed / jnp.where(own == 0, 1, own), 0)
         # A gap begins at its opening; the contributions of its steps decay as the state does.
