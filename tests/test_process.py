@@ -27,6 +27,11 @@ PREDICTIONS = (
     pr.predict_score,
     pr.predict_velocity,
 )
+# Traced once each, and not for each of all their conversions.
+PROCESSES = {
+    name: own._replace(alpha=jax.jit(own.alpha), sigma=jax.jit(own.sigma))
+    for name, own in PROCESSES.items()
+}
 everywhere = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
 
 
@@ -55,24 +60,10 @@ def test_every_prediction_follows_from_every_other(process):
                  for source, given in zip(PREDICTIONS, own, strict=True)]  # fmt: skip
         return jnp.asarray(found), jnp.asarray(own)
 
-    for share in (0.01, 0.3, 0.8, 0.99):
+    for share in (0.01, 0.3, 0.4, 0.8, 0.99):
         found, expected = converted(jnp.asarray(share * process.end))
         for row in found:
-            np.testing.assert_allclose(row, expected, rtol=1e-8, atol=1e-8)
-
-
-@everywhere
-def test_there_and_back_is_where_one_began(process):
-    x, given = normals(2, 5), normals(3, 5)
-
-    @jax.jit
-    def returned(t):
-        pairs = [(source, target, pr.convert(process, source, target, x, given, t))
-                 for source, target in itertools.product(PREDICTIONS, PREDICTIONS)]  # fmt: skip
-        return [pr.convert(process, target, source, x, there, t) for source, target, there in pairs]
-
-    for back in returned(jnp.asarray(0.4 * process.end)):
-        np.testing.assert_allclose(back, given, rtol=1e-9, atol=1e-9)
+            np.testing.assert_allclose(row, expected, rtol=1e-9, atol=1e-9)
 
 
 @everywhere
