@@ -180,6 +180,9 @@ def when() -> str:
     rows = [
         ["error of 8 steps of one network, over that of 8 steps with fitted weights",
          *less_error(8.0), earth],
+        ["error of the best of diffusers' and diffrax's solvers and a switch of levels, over that "
+         "of a fitted plan, for 8 and 30 evaluations", *peer_tables.over_fitted(8, 30),
+         "[Earth](results/README.md#beside-the-solvers-of-other-projects)"],
         ["cost of fewer steps of one network, over that of the paper's ML-EM (learned gates, best "
          "of 15 draws), both on the paper's grid", *told_of("Euler-Maruyama, same grid", recipe),
          papers],

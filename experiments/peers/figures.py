@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.ticker import NullLocator
 from rich.table import Table
 
 from experiments.common.curves import Rows, by_method
@@ -20,6 +21,8 @@ from matplotlib import pyplot as plt
 COLOURS = {"first order": "0.55", "DPM-Solver++": "k", "UniPC": "C0", "diffrax Heun": "C4",
            "switch": "C2", "ML-EM of the paper": "C1", "top level, fitted": "C9",
            "ML-EM, fitted": "C3"}  # fmt: skip
+TICKS = (5, 8, 15, 30, 60)
+"""Of the cost."""
 Distances = dict[str, dict[str, float]]
 """By metric: mean, and half the width of its interval."""
 
@@ -32,9 +35,10 @@ def draw(file: Path, rows: Rows, crossings: Rows, data: Distances | None) -> Non
     """
     processes = list(dict.fromkeys(row["process"] for row in rows))
     columns = 1 + (len(METRICS) if data else 0)
-    figure, axes = plt.subplots(
-        len(processes), columns, figsize=(5 * columns, 4 * len(processes)), squeeze=False
-    )
+    # Without distances the processes stand side by side.
+    across = (len(processes), columns) if data else (columns, len(processes))
+    figure, axes = plt.subplots(*across, figsize=(4.6 * across[1], 4 * across[0]), squeeze=False)
+    axes = axes.reshape(len(processes), columns)
     for line, process in zip(axes, processes, strict=True):
         own = select(rows, process=process)
         draw_errors(line[0], own)
@@ -47,9 +51,11 @@ def draw(file: Path, rows: Rows, crossings: Rows, data: Distances | None) -> Non
             axis.set_title(f"{process}: {metric.replace('_', ' ')} to the data")
         for axis in line:
             axis.set_xlabel("cost, evaluations of the top level")
+            axis.set_xticks(TICKS, [str(cost) for cost in TICKS])
+            axis.xaxis.set_minor_locator(NullLocator())
             axis.grid(alpha=0.3, which="both")
     figure.tight_layout()
-    figure.savefig(file, dpi=110)
+    figure.savefig(file, dpi=130)
     plt.close(figure)
 
 

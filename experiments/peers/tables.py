@@ -4,7 +4,7 @@ from experiments.common.curves import Rows
 from experiments.common.method import PROCESSES
 from experiments.common.rival_tables import Result, brief, lines, result_of
 from experiments.peers.crossings import points
-from experiments.peers.methods import GROUPS, OURS, in_groups
+from experiments.peers.methods import GROUPS, OURS, PEERS, in_groups
 
 COSTS = (8, 15, 30, 60)
 WITHIN = 1.03
@@ -30,6 +30,17 @@ def peers() -> str:
     ]  # fmt: skip
     return lines(["solver", *(f"{process}: {cost}" if cost == COSTS[0] else str(cost)
                               for process, cost in asked)], told)  # fmt: skip
+
+
+def over_fitted(*costs: float) -> list[str]:
+    """The least error of all peers over that of fitted multilevel plans, per process."""
+    found = []
+    for process in PROCESSES.values():
+        rows = [row for row in result_of("peers")["rows"] if row["process"] == process]
+        pairs = [(least(in_groups(rows, *PEERS), cost), least(in_groups(rows, OURS[-1]), cost))
+                 for cost in costs]  # fmt: skip
+        found.append(", ".join(f"{peer / own:.2g}" for peer, own in pairs if peer and own))
+    return found
 
 
 def least(rows: Rows, cost: float) -> float | None:
