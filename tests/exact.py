@@ -5,14 +5,14 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import expit
 
 from mlem_jax.draws import spread_openings
-from mlem_jax.gates import to_probabilities
 
 
 def every_draw(logits):
     """Pairs (probability, openings) over all draws of independent gates, certain ones open."""
-    p = np.asarray(to_probabilities(logits))
+    p = expit(np.asarray(logits))
     choices = [(True,) if open_ == 1 else (True, False) for open_ in p.ravel()]
     for bits in itertools.product(*choices):
         openings = np.array(bits).reshape(p.shape)
@@ -23,11 +23,14 @@ def every_offset(logits):
     """Pairs (probability, openings) over all systematic draws of one level, constant between the
     offsets at which a sum of probabilities passes a whole number.
     """
-    due = np.cumsum(np.asarray(to_probabilities(logits))[:, 0])
+    due = np.cumsum(expit(np.asarray(logits))[:, 0])
     edges = np.sort(np.concatenate([[0, 1], np.ceil(due) - due]))
     offsets = (edges[1:] + edges[:-1]) / 2
-    openings = jax.vmap(spread_openings, (0, None))(jnp.asarray(offsets)[:, None], logits)
+    openings = _spread(jnp.asarray(offsets)[:, None], logits)
     return list(zip(np.diff(edges), openings, strict=True))
+
+
+_spread = jax.jit(jax.vmap(spread_openings, (0, None)))
 
 
 def every_systematic_draw(logits):
