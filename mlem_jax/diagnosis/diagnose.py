@@ -184,9 +184,10 @@ def _checked_budget(
 def _advise(
     sensitivities: Float[Array, "resamples steps kept"], ladder: Ladder, best: Offer, budget: float
 ) -> Advice:
-    costs = jnp.asarray(ladder.costs, sensitivities.dtype)[np.array(best.kept) - 1]
-    logits = gates_at_budget(sensitivities[0], costs, budget)
-    even = gates_at_budget(sensitivities[0], costs, budget, power=1 / 3)
+    costs = jnp.asarray(np.asarray(ladder.costs, sensitivities.dtype)[np.array(best.kept) - 1])
+    whole = jnp.asarray(np.asarray(sensitivities)[0])
+    logits = gates_at_budget(whole, costs, budget)
+    even = gates_at_budget(whole, costs, budget, power=1 / 3)
     paid = float(expected_cost(independent, logits, costs))
     return Advice(best.kept, logits, even, paid, interval(_errors(sensitivities, logits)))
 

@@ -135,34 +135,34 @@ def gates_at_budget(
 
 def make_offers(
     pilot: Pilot, costs: Sequence[float], budget: float, weights: Weighting
-) -> tuple[list[Offer], Float[Array, "ladders resamples"]]:
+) -> tuple[list[Offer], Float[np.ndarray, "ladders resamples"]]:
     """Every ladder's error at the budget, and its cost at the least of these errors.
 
     Returns:
         The offers, the whole ladder's first, and their costs over the resamples.
     """
-    paid = jnp.asarray(costs, pilot.products.dtype)
+    paid = np.asarray(costs, pilot.products.dtype)
     ladders = subsets(len(costs))
     sensitivities = [subset_sensitivities(pilot, kept, weights) for kept in ladders]
-    own = [paid[np.array(kept) - 1] for kept in ladders]
-    errors = [float(_error_at_budget(each[0], cost, budget))
+    own = [jnp.asarray(paid[np.array(kept) - 1]) for kept in ladders]
+    errors = [float(_error_at_budget(each, cost, budget))
               for each, cost in zip(sensitivities, own, strict=True)]  # fmt: skip
-    table = jnp.stack([_costs_at_error(each, cost, min(errors))
-                       for each, cost in zip(sensitivities, own, strict=True)])  # fmt: skip
+    table = np.stack([_costs_at_error(each, cost, min(errors))
+                      for each, cost in zip(sensitivities, own, strict=True)])  # fmt: skip
     offers = [Offer(kept, float(cost), error)
               for kept, cost, error in zip(ladders, table[:, 0], errors, strict=True)]  # fmt: skip
     return offers, table
 
 
 def judge_levels(
-    offers: Sequence[Offer], table: Float[Array, "ladders resamples"]
+    offers: Sequence[Offer], table: Float[np.ndarray, "ladders resamples"]
 ) -> tuple[Worth, ...]:
     """The cheapest ladder with each level against the cheapest without, but for the top."""
 
     def cheapest(ours: np.ndarray) -> Offer:
         return offers[int(np.flatnonzero(ours)[np.argmin(costs[ours, 0])])]
 
-    costs, found = np.asarray(table), []
+    costs, found = table, []
     for level in range(1, offers[0].kept[-1]):
         has = np.array([level in offer.kept for offer in offers])
         with_it, without = cheapest(has), cheapest(~has)
@@ -183,8 +183,9 @@ def _at(
 
 @jax.jit
 def _error_at_budget(
-    sensitivities: Sensitivities, costs: PerLevel, budget: Scalar | float
+    resampled: Float[Array, "resamples steps kept"], costs: PerLevel, budget: Scalar | float
 ) -> Scalar:
+    sensitivities = resampled[0]  # Of all samples.
     certain = jnp.isposinf(sensitivities).sum(axis=0, dtype=costs.dtype) @ costs
     error = predict_error(sensitivities, gates_at_budget(sensitivities, costs, budget))
     return jnp.where(certain < 0.999 * budget, error, jnp.inf)

@@ -15,7 +15,7 @@ from mlem_jax.diagnosis.intervals import Interval
 from mlem_jax.draws import independent, midpoint
 from mlem_jax.evaluate import Batch, judge
 from mlem_jax.ladder import Ladder, pick_levels
-from mlem_jax.plans.plan import full
+from mlem_jax.plans.plan import Plan, full
 from mlem_jax.plans.weigh import draw_plan, draw_plans, stack_plans
 from mlem_jax.problem import Noise
 from mlem_jax.steps import Steps
@@ -82,12 +82,17 @@ def run_check(
     kept = pick_levels(ladder, advice.kept)
     drawn = draw_plans(independent, advice.logits, key, draws)
     even = draw_plan(midpoint, advice.even, None)
-    plans = jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), drawn, even)
+    plans = _append(drawn, even)
     errors = np.asarray(judge(kept, batch, steps, plans).mean(axis=1))
     paid = np.asarray(plans.needed).sum(axis=1) @ np.array(kept.costs)
     deviation = errors[:-1].std(ddof=1)
     return Check(advice.error.value, float(errors[:-1].mean()), float(deviation / draws**0.5),
                  float(paid[:-1].mean()), float(errors[-1]), float(paid[-1]))  # fmt: skip
+
+
+@jax.jit
+def _append(plans: Plan, plan: Plan) -> Plan:
+    return jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), plans, plan)
 
 
 def judge_alone(

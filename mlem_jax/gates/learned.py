@@ -103,8 +103,8 @@ def piecewise_linear(start: ArrayLike, knots: Sequence[float]) -> Gates:
 
 def _free_columns(start: np.ndarray) -> tuple[np.ndarray, Float[Array, "rows free"]]:
     """Which gates are to be learned, and their logits at the start, of a table [rows, levels]."""
-    logits = to_logits(start)
-    finite = np.asarray(jnp.isfinite(logits))
+    logits = np.asarray(to_logits(start))
+    finite = np.isfinite(logits)
     free = np.asarray(finite.all(axis=0))
     if (finite.any(axis=0) & ~free).any():
         raise ValueError(
@@ -115,7 +115,7 @@ def _free_columns(start: np.ndarray) -> tuple[np.ndarray, Float[Array, "rows fre
             "expected a level to learn, one that starts below 1, got probabilities "
             f"{start.tolist()}"
         )
-    return free, logits[:, free]
+    return free, jnp.asarray(logits[:, free])
 
 
 def _log(scale: Scale, dtype: Any) -> Scalar:

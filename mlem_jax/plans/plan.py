@@ -68,13 +68,17 @@ def make_plan(
     """A plan from its tables, without memory and for any steps unless they are given."""
     steps, levels = weights.shape
     memory = no_memory(steps, levels) if memory is None else memory
-    columns = jnp.zeros((steps, 0)) if made_for is None else fingerprint(made_for)
+    columns = _no_columns(steps) if made_for is None else fingerprint(made_for)
     return Plan(weights, needed, memory, columns)
 
 
 def no_memory(steps: int, levels: int) -> Memory:
     """Zero slots."""
-    return Memory(jnp.zeros((steps, 0)), jnp.full((steps, levels), -1, jnp.int32))
+    return Memory(_no_columns(steps), jnp.asarray(np.full((steps, levels), -1, np.int32)))
+
+
+def _no_columns(steps: int) -> Float[Array, "steps 0"]:
+    return jnp.asarray(np.zeros((steps, 0), jnp.result_type(float)))
 
 
 @jax.jit
@@ -125,7 +129,12 @@ def drop_idle(plan: Plan) -> Plan:
     written to memory stays.
     """
     check_kind(plan, Plan, "make one with the functions of mlem_jax.plans")
-    return plan._replace(needed=plan.needed & ((plan.weights != 0) | (plan.memory.store >= 0)))
+    return plan._replace(needed=_used(plan))
+
+
+@jax.jit
+def _used(plan: Plan) -> Bool[Array, "steps levels"]:
+    return plan.needed & ((plan.weights != 0) | (plan.memory.store >= 0))
 
 
 def check_plan(plan: Plan) -> None:

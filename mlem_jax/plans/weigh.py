@@ -7,9 +7,13 @@ With gates B and probabilities p, r_k = B_k / p_k and r_{K+1} = 0, the multileve
 so level k is evaluated at a step iff gate k or gate k + 1 is open, once, and weighted with w_k.
 """
 
+from collections.abc import Sequence
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from mlem_jax.checks import check_count, check_kind, shape_of
 from mlem_jax.draws import DRAWS, Draw, next_level
@@ -76,11 +80,16 @@ def draw_plans(draw: Draw, logits: Logits, key: Key | None, count: int) -> Plan:
     Raises:
         ValueError: as `draw_plan`, and if `count` is not positive.
     """
+    check_kind(draw, Draw, DRAWS)
     check_logits(logits)
     check_count(count, "at least one draw")
     if key is None:  # All alike, as `midpoint` draws them.
         return stack_plans([draw_plan(draw, logits, None)] * count)
-    key, numbers = as_key(key), jnp.arange(count)
+    return _draw_each(draw, logits, as_key(key), jnp.asarray(np.arange(count)))
+
+
+@partial(jax.jit, static_argnums=0)
+def _draw_each(draw: Draw, logits: Logits, key: Key, numbers: Int[Array, " count"]) -> Plan:
     return jax.vmap(lambda number: draw_plan(draw, logits, jax.random.fold_in(key, number)))(
         numbers
     )
@@ -96,4 +105,9 @@ def stack_plans(plans: list[Plan]) -> Plan:
     if type(plans) is Plan or not alike or not all(isinstance(each, Plan) for each in plans):
         raise ValueError("expected a list of plans of the same steps, levels and slots, at least "
                          f"one, got {plans!r:.80}")  # fmt: skip
+    return _stack(plans)
+
+
+@jax.jit
+def _stack(plans: Sequence[Plan]) -> Plan:
     return jax.tree.map(lambda *tables: jnp.stack(tables), *plans)

@@ -174,13 +174,23 @@ def stacked_tables(ladder: Ladder, problem: Problem, steps: Steps, plans: Plan) 
         raise ValueError(f"expected plans stacked along a leading axis, weights [groups, steps, "
                          f"levels], got {list(plans.weights.shape)}; `solve` runs a single plan, "
                          "`plans.draw_plans` makes several")  # fmt: skip
-    one = jax.tree.map(lambda table: table[0], plans)
+    one = _first(plans)
     checked_table(ladder, problem, steps, one)
     if not isinstance(plans.memory.store, Tracer):
         check_store(np.asarray(plans.memory.store), plans.memory.read.shape[-1])
     if plans.made_for.shape[-1] and not isinstance(plans.made_for, Tracer):
         for own in plans.made_for[1:]:
             made_for_others(steps, one._replace(made_for=own))
+    return _tables(ladder, problem, steps, plans)
+
+
+@jax.jit
+def _first(plans: Plan) -> Plan:
+    return jax.tree.map(lambda table: table[0], plans)
+
+
+@jax.jit
+def _tables(ladder: Ladder, problem: Problem, steps: Steps, plans: Plan) -> Table:
     return jax.vmap(lambda plan: checked_table(ladder, problem, steps, plan))(plans)
 
 
