@@ -166,7 +166,8 @@ def draw(file: Path, ladders: dict[str, list[dict[str, Any]]]) -> None:
     for line, (name, rows) in zip(axes, ladders.items(), strict=True):
         for axis, row in zip(line, rows, strict=True):
             axis.hist(np.log10(np.maximum(row["picture_errors"], 1e-12)), bins=bins)
-            axis.set_title(called(row).replace(", log-SNR", ",\n"), fontsize=7)
+            steps = row["parameters"]["steps"]
+            axis.set_title(f"{row['family']}, {steps} steps,\ncost {row['cost']:.1f}", fontsize=8)
         line[0].set_ylabel(f"{name}\npictures")
     for axis in axes[-1]:
         axis.set_xlabel("log10 of a picture's error", fontsize=8)
