@@ -72,8 +72,8 @@ def brownian_path(
     return BrownianPath(
         portable_key(key),
         sample_numbers(samples),
-        jnp.asarray(where[:-1], jnp.int32),
-        jnp.asarray(where[1:], jnp.int32),
+        jnp.asarray(where[:-1].astype(np.int32), jnp.int32),
+        jnp.asarray(where[1:].astype(np.int32), jnp.int32),
         jnp.asarray(shares, jnp.result_type(float)),
     )
 

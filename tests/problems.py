@@ -69,10 +69,11 @@ def count_of(primitive, jaxpr) -> int:
 
 
 def normals(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+    drawn = np.random.default_rng(seed).normal(size=shape)
+    return jnp.asarray(drawn, jnp.result_type(float))  # Without a type it would be compiled.
 
 
 def openings_at(count, *columns):
     """B [count steps, levels]: open at the steps that each column names."""
     opened = [np.isin(np.arange(count), list(own)) for own in columns]
-    return jnp.asarray(np.stack(opened, axis=1))
+    return jnp.asarray(np.stack(opened, axis=1), bool)

@@ -135,7 +135,7 @@ def diagnose(
     distances = np.sqrt(weights @ distances.mean(axis=0))
     return Diagnosis(
         steps.t, costs, budget,
-        jnp.asarray(np.sqrt(differences.mean(axis=1))),
+        jnp.asarray(np.sqrt(differences.mean(axis=1)), differences.dtype),
         jnp.asarray(distances[0], found.dtype),
         judge_ends(ladder, batch, steps),
         fit_gamma(costs, distances),
@@ -184,12 +184,13 @@ def _checked_budget(
 def _advise(
     sensitivities: Float[Array, "resamples steps kept"], ladder: Ladder, best: Offer, budget: float
 ) -> Advice:
-    costs = jnp.asarray(np.asarray(ladder.costs, sensitivities.dtype)[np.array(best.kept) - 1])
-    whole = jnp.asarray(np.asarray(sensitivities)[0])
+    paid = np.asarray(ladder.costs, sensitivities.dtype)[np.array(best.kept) - 1]
+    costs = jnp.asarray(paid, paid.dtype)
+    whole = jnp.asarray(np.asarray(sensitivities)[0], sensitivities.dtype)
     logits = gates_at_budget(whole, costs, budget)
     even = gates_at_budget(whole, costs, budget, power=1 / 3)
-    paid = float(expected_cost(independent, logits, costs))
-    return Advice(best.kept, logits, even, paid, interval(_errors(sensitivities, logits)))
+    cost = float(expected_cost(independent, logits, costs))
+    return Advice(best.kept, logits, even, cost, interval(_errors(sensitivities, logits)))
 
 
 _errors = jax.jit(jax.vmap(predict_error, (0, None)))

@@ -117,7 +117,7 @@ def run_pilot(
     first = np.searchsorted(own, np.arange(bins + 1))
     shape = batch_size(problem), bins
     chosen = jax.random.randint(as_key(key), shape, first[None, :-1], first[None, 1:])
-    return _measure(ladder, problem, table, chosen, jnp.asarray(own), certain)
+    return _measure(ladder, problem, table, chosen, jnp.asarray(own, jnp.result_type(int)), certain)
 
 
 def measure_sensitivities(
@@ -135,9 +135,16 @@ def measure_sensitivities(
     `run_pilot`.
     """
     pilot = run_pilot(ladder, problem, steps, key, bins=bins, certain=certain)
-    found = jnp.diagonal(pilot.products.mean(axis=0), axis1=1, axis2=2)
-    table = jnp.full((len(steps.t), len(ladder)), jnp.inf, found.dtype)
-    return table.at[:, certain:].set(found[bin_numbers(len(steps.t), bins)])
+    bin_of = jnp.asarray(bin_numbers(len(steps.t), bins), jnp.result_type(int))
+    return _on_steps(pilot.products.mean(axis=0), bin_of, certain)
+
+
+@partial(jax.jit, static_argnums=2)
+def _on_steps(
+    products: Float[Array, "bins free free"], bin_of: Int[Array, " steps"], certain: int
+) -> Sensitivities:
+    found = jnp.diagonal(products, axis1=1, axis2=2)[bin_of]
+    return jnp.concatenate([jnp.full((len(bin_of), certain), jnp.inf, found.dtype), found], axis=1)
 
 
 def bin_numbers(count: int, bins: int) -> Int[np.ndarray, " steps"]:

@@ -144,7 +144,7 @@ def make_offers(
     paid = np.asarray(costs, pilot.products.dtype)
     ladders = subsets(len(costs))
     sensitivities = [subset_sensitivities(pilot, kept, weights) for kept in ladders]
-    own = [jnp.asarray(paid[np.array(kept) - 1]) for kept in ladders]
+    own = [jnp.asarray(paid[np.array(kept) - 1], paid.dtype) for kept in ladders]
     errors = [float(_error_at_budget(each, cost, budget))
               for each, cost in zip(sensitivities, own, strict=True)]  # fmt: skip
     table = np.stack([_costs_at_error(each, cost, min(errors))

@@ -125,12 +125,14 @@ def fit_plan(
             outputs, increment, carry, row, goal, known_now, base_now, ridge, seen
         )
         found.append(told)
-    coefficients, gaps = (jnp.asarray(np.stack(column)) for column in zip(*found, strict=True))
-    weights, read = coefficients[:, : len(ladder)], coefficients[:, len(ladder) :]
+    coefficients, gaps = (np.stack(column) for column in zip(*found, strict=True))
+    # Without a type a program would be compiled for each.
+    weights, read = (jnp.asarray(each, coefficients.dtype)
+                     for each in np.split(coefficients, [len(ladder)], axis=1))  # fmt: skip
     plan = Plan(weights, ran, slots._replace(read=read), fingerprint(steps))
     errors = square_errors(carry.x, _state(fine, len(ran)))
     left = errors[seen:].mean() if held_out else jnp.asarray(jnp.nan, errors.dtype)
-    return Fit(plan, errors[:seen].mean(), left, gaps)
+    return Fit(plan, errors[:seen].mean(), left, jnp.asarray(gaps, jnp.result_type(float)))
 
 
 def known_before(needed: ArrayLike, memory: Sequence[int]) -> Bool[Array, "steps known"]:
@@ -140,7 +142,8 @@ def known_before(needed: ArrayLike, memory: Sequence[int]) -> Bool[Array, "steps
     # Rings are filled in order: a place is written once the level has run one time more.
     slots = [runs_before[:, level] > place for level, count in enumerate(memory)
              for place in range(count)]  # fmt: skip
-    return jnp.asarray(np.concatenate([ran, np.array(slots, bool).reshape(-1, len(ran)).T], axis=1))
+    known = np.concatenate([ran, np.array(slots, bool).reshape(-1, len(ran)).T], axis=1)
+    return jnp.asarray(known, bool)
 
 
 def base_weights(known: Bool[Array, "steps known"], memory: Memory) -> Float[Array, "steps known"]:

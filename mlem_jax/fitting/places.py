@@ -6,6 +6,7 @@ measures on one grid and which is read off on any other. Level k runs at the mid
 shares of a density that goes like a power of it, 1/3 being the best for even draws (`draws`).
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from mlem_jax.draws import spread_openings
 from mlem_jax.gates.scale import least_scale
 from mlem_jax.ladder import Ladder, known_costs
 from mlem_jax.steps import Steps
-from mlem_jax.types import Probabilities, Scalar
+from mlem_jax.types import Openings, PerLevel, Probabilities, Scalar
 
 
 class Density(NamedTuple):
@@ -75,6 +76,20 @@ def place_levels(
             every step.
     """
     costs = jnp.asarray(known_costs(ladder), sensitivities.dtype)
+    least, most, opened = _opened(sensitivities, costs, float(budget), float(power))
+    if not float(least) < budget <= float(most):
+        raise ValueError(f"expected a budget above {least:g}, what always runs, to {most:g}, "
+                         f"every level at every step, got {budget:g}")  # fmt: skip
+    ran = np.array(opened)
+    ran[0] = True
+    return ran
+
+
+@partial(jax.jit, static_argnums=3)
+def _opened(
+    sensitivities: Sensitivities, costs: PerLevel, budget: Scalar | float, power: float
+) -> tuple[Scalar, Scalar, Openings]:
+    """The least and the most that a budget may be, and what runs under this one."""
     always = jnp.isinf(sensitivities)
     worth = jnp.where(always, 1.0, sensitivities / costs[None, :]) ** power
     rates = jnp.where(always, jnp.inf, worth)
@@ -87,12 +102,6 @@ def place_levels(
         return (p.sum(axis=0) + 1 - p[0]) @ costs
 
     scale = least_scale(lambda scale: cost(scale) >= budget)
-    least, most = (float(cost(jnp.exp(jnp.asarray(end)))) for end in (-60.0, 60.0))
-    if not least < budget <= most:
-        raise ValueError(f"expected a budget above {least:g}, what always runs, to {most:g}, "
-                         f"every level at every step, got {budget:g}")  # fmt: skip
+    least, most = (cost(jnp.exp(jnp.asarray(end))) for end in (-60.0, 60.0))
     logits = jax.scipy.special.logit(chances(scale))
-    offsets = jnp.full(len(costs), 0.5, logits.dtype)
-    ran = np.array(spread_openings(offsets, logits))
-    ran[0] = True
-    return ran
+    return least, most, spread_openings(jnp.full(len(costs), 0.5, logits.dtype), logits)

@@ -115,7 +115,7 @@ def _free_columns(start: np.ndarray) -> tuple[np.ndarray, Float[Array, "rows fre
             "expected a level to learn, one that starts below 1, got probabilities "
             f"{start.tolist()}"
         )
-    return free, jnp.asarray(logits[:, free])
+    return free, jnp.asarray(logits[:, free], logits.dtype)
 
 
 def _log(scale: Scale, dtype: Any) -> Scalar:

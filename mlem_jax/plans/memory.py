@@ -26,6 +26,7 @@ top level's: the error is that of a quadrature rule, of second order in the gaps
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -55,15 +56,20 @@ def remember(needed: ArrayLike, counts: Sequence[int]) -> Memory:
     if len(shape_of(needed)) != 2:
         raise ValueError(f"expected needed [steps, levels], got {needed!r:.80}")
     ran = jnp.asarray(needed, bool)
-    steps, levels = ran.shape
+    levels = ran.shape[1]
     listed = isinstance(counts, list | tuple) and len(counts) == levels
     if not listed or not all(is_count(each, 0) for each in counts):
         raise ValueError(f"expected a count of at least 0 for each of {levels} levels, got "
                          f"{counts}")  # fmt: skip
+    return _rings(ran, tuple(map(int, counts)))
+
+
+@partial(jax.jit, static_argnums=1)
+def _rings(ran: Bool[Array, "steps levels"], counts: tuple[int, ...]) -> Memory:
     sizes = np.asarray([counts], np.int32)
     turn = (jnp.cumsum(ran, axis=0, dtype=jnp.int32) - ran.astype(jnp.int32)) % np.maximum(sizes, 1)
     slot = (np.cumsum(sizes) - sizes).astype(np.int32) + turn
-    return Memory(jnp.zeros((steps, int(sizes.sum()))), jnp.where(ran & (sizes > 0), slot, -1))
+    return Memory(jnp.zeros((len(ran), sum(counts))), jnp.where(ran & (sizes > 0), slot, -1))
 
 
 def trapezoid(openings: Openings, steps: Steps) -> Plan:

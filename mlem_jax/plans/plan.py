@@ -74,11 +74,11 @@ def make_plan(
 
 def no_memory(steps: int, levels: int) -> Memory:
     """Zero slots."""
-    return Memory(_no_columns(steps), jnp.asarray(np.full((steps, levels), -1, np.int32)))
+    return Memory(_no_columns(steps), jnp.asarray(np.full((steps, levels), -1, np.int32), np.int32))
 
 
 def _no_columns(steps: int) -> Float[Array, "steps 0"]:
-    return jnp.asarray(np.zeros((steps, 0), jnp.result_type(float)))
+    return jnp.asarray(np.zeros((steps, 0)), jnp.result_type(float))
 
 
 @jax.jit
@@ -119,7 +119,7 @@ def by_hand(weights: ArrayLike) -> Plan:
     table = as_table(weights, "finite weights")
     if table.ndim != 2 or not np.isfinite(table).all():
         raise ValueError(f"expected finite weights [steps, levels], got shape {table.shape}")
-    return make_plan(jnp.asarray(table, jnp.result_type(float)), jnp.asarray(table != 0))
+    return make_plan(jnp.asarray(table, jnp.result_type(float)), jnp.asarray(table != 0, bool))
 
 
 def drop_idle(plan: Plan) -> Plan:

@@ -85,7 +85,9 @@ def draw_plans(draw: Draw, logits: Logits, key: Key | None, count: int) -> Plan:
     check_count(count, "at least one draw")
     if key is None:  # All alike, as `midpoint` draws them.
         return stack_plans([draw_plan(draw, logits, None)] * count)
-    return _draw_each(draw, logits, as_key(key), jnp.asarray(np.arange(count)))
+    return _draw_each(
+        draw, logits, as_key(key), jnp.asarray(np.arange(count), jnp.result_type(int))
+    )
 
 
 @partial(jax.jit, static_argnums=0)

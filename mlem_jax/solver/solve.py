@@ -113,7 +113,9 @@ def solve_path(
                          f"state after, got {keep}")  # fmt: skip
     # A state is written over by the next until the one that is to be kept.
     place = np.searchsorted(done, np.arange(count + 1))
-    states = _solve_path(ladder, problem, table, jnp.asarray(place), len(done))
+    states = _solve_path(
+        ladder, problem, table, jnp.asarray(place, jnp.result_type(int)), len(done)
+    )
     return Trajectory(jnp.asarray(done), states)
 
 
