@@ -48,25 +48,32 @@ def ladder(gap, costs=(1.0, 20.0)):
     return Ladder((curved, curved), (jnp.asarray(below), jnp.asarray(top)), costs)
 
 
-def problem(batch):
-    x = draw_starts(jax.random.key(1), jnp.arange(batch), (4,))
-    return Problem(x, brownian_path(KEY, FINE, samples=jnp.arange(batch)))
+def problem(first=0):
+    """48 samples: as many throughout, so that what one test compiles serves the others."""
+    samples = np.arange(first, first + 48)
+    x = draw_starts(jax.random.key(1), samples, (4,))
+    return Problem(x, brownian_path(KEY, FINE, samples=samples))
 
 
-def pilot(own, batch):
+def pilot(own):
     """A problem, its fine solution and where the levels count."""
-    whole, measured = problem(batch), steps_of(12)
+    whole, measured = problem(), steps_of(12)
     fine = fine_solution(own, whole, FINE, tables_of(own, SEARCH, BUDGET))
     some, _ = part_of(along(whole, FINE, measured), fine, 16)
     return whole, fine, density_of(measure_sensitivities(own, some, measured, KEY, bins=12),
                                    measured)  # fmt: skip
 
 
+def of_upper(column):
+    """Sensitivities of two levels, the lower of which runs at every step."""
+    return jnp.asarray(np.stack([np.full(len(column), np.inf), column], axis=1), float)
+
+
 @pytest.mark.parametrize("power", [0.0, 1 / 3, 1.0])
 @pytest.mark.parametrize("budget", [60.0, 150.0, 400.0])
 def test_placed_levels_cost_the_budget_to_within_an_evaluation_of_each(power, budget):
     own = ladder(0.1, costs=(1.0, 20.0))
-    values = jnp.asarray(np.random.default_rng(2).gamma(1.0, size=(24, 2))).at[:, 0].set(jnp.inf)
+    values = of_upper(np.random.default_rng(2).gamma(1.0, size=24))
     ran = place_levels(own, values, budget, power=power)
     assert ran[0].all()
     assert ran[:, 0].all()
@@ -74,7 +81,7 @@ def test_placed_levels_cost_the_budget_to_within_an_evaluation_of_each(power, bu
 
 
 def test_levels_run_more_often_where_leaving_them_out_does_more():
-    values = jnp.stack([jnp.full(60, jnp.inf), jnp.where(jnp.arange(60) < 30, 1.0, 1000.0)], axis=1)
+    values = of_upper(np.where(np.arange(60) < 30, 1.0, 1000.0))
     ran = place_levels(ladder(0.1), values, 60 + 20 * 24.0, power=1 / 3)[:, 1]
     early, late = ran[:30].sum(), ran[30:].sum()
     assert 5 <= late / early <= 12  # 1000^(1/3) = 10, but for the run at the first step.
@@ -82,38 +89,38 @@ def test_levels_run_more_often_where_leaving_them_out_does_more():
 
 @pytest.mark.parametrize("budget", [5.0, 5000.0])
 def test_a_budget_that_suits_no_places_is_refused(budget):
-    values = jnp.ones((24, 2)).at[:, 0].set(jnp.inf)
+    values = of_upper(np.ones(24))
     with pytest.raises(ValueError, match="expected a budget above 44"):
         place_levels(ladder(0.1), values, budget, power=0.5)
 
 
 def test_a_density_read_off_where_it_was_measured_is_what_was_measured():
     steps = steps_of(16)
-    values = jnp.asarray(np.random.default_rng(3).gamma(1.0, size=(16, 2))).at[:, 0].set(jnp.inf)
+    values = of_upper(np.random.default_rng(3).gamma(1.0, size=16))
     found = sensitivities_on(density_of(values, steps), steps)
     np.testing.assert_allclose(found, values, rtol=1e-9)
 
 
 def test_the_fine_solution_is_kept_where_candidates_step():
-    whole = problem(3)
+    whole = problem()
     fine = fine_solution(ladder(0.1), whole, FINE, [steps_of(6), steps_of(24)])
     assert len(fine.done) == 25
     path = states_on(fine, steps_of(6))
     np.testing.assert_array_equal(path[0], whole.x)
-    assert path.shape == (7, 3, 4)
+    assert path.shape == (7, 48, 4)
 
 
 @pytest.fixture(scope="module")
 def close():
     """Where the lower level lies close: the pilot, what is chosen, and all that was tried."""
     own, seen = ladder(0.02), {}
-    given = pilot(own, 48)
+    given = pilot(own)
     return given, choose_plan(own, *given, SEARCH, BUDGET, report=seen.__setitem__), seen
 
 
 def test_a_lower_level_that_costs_too_much_for_its_distance_is_left_out():
     own = ladder(2.0, (9.5, 20.0))
-    assert choose_plan(own, *pilot(own, 16), SEARCH, BUDGET).candidate.levels == (2,)
+    assert choose_plan(own, *pilot(own), SEARCH, BUDGET).candidate.levels == (2,)
 
 
 def test_a_lower_level_that_lies_close_is_used(close):
@@ -143,10 +150,10 @@ def test_what_is_in_the_cache_is_not_fitted_again(close):
 
 
 def test_the_chosen_plan_runs_on_new_samples_about_as_well_as_was_said(close):
-    own, many, choice = ladder(0.02), problem(96), close[1]
-    fine = states_on(fine_solution(own, many, FINE, [choice.steps]), choice.steps)
-    ends = solve(own, along(many, FINE, choice.steps), choice.steps, choice.fit.plan)
-    error = ((ends - fine[-1]) ** 2)[48:].mean()
+    own, new, choice = ladder(0.02), problem(48), close[1]
+    fine = states_on(fine_solution(own, new, FINE, tables_of(own, SEARCH, BUDGET)), choice.steps)
+    ends = solve(own, along(new, FINE, choice.steps), choice.steps, choice.fit.plan)
+    error = ((np.asarray(ends) - np.asarray(fine[-1])) ** 2).mean()
     assert 0.3 < float(error / choice.errors[choice.candidate]) < 3
 
 
@@ -169,4 +176,4 @@ def test_the_chosen_plan_is_fitted_on_all_samples(close):
 def test_a_search_that_finds_nothing_is_refused(change, budget, message):
     own = ladder(0.1)
     with pytest.raises(ValueError, match=message):
-        choose_plan(own, *pilot(own, 16), SEARCH._replace(**change), budget)
+        choose_plan(own, *pilot(own), SEARCH._replace(**change), budget)
