@@ -41,7 +41,7 @@ def frontier(points: Points) -> list[tuple[float, float]]:
     Runs that did not end at a number are not on it; of equal runs one is.
     """
     kept: list[tuple[float, float]] = []
-    for cost, error in sorted(point for point in points if np.isfinite(point).all()):
+    for cost, error in sorted(point for point in points if all(map(math.isfinite, point))):
         if not kept or error < kept[-1][1]:
             kept.append((cost, error))
     return kept
