@@ -137,7 +137,7 @@ def test_an_even_grid_divides_the_fine_one():
 
 def test_distances_of_normal_features_are_the_closed_forms():
     rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(40_000, 3)), 2 * rng.normal(size=(40_000, 3)) + [1, 0, 0]
+    a, b = rng.normal(size=(20_000, 3)), 2 * rng.normal(size=(20_000, 3)) + [1, 0, 0]
     assert distances.frechet(a, b) == pytest.approx(1 + 3 * (2 - 1) ** 2, rel=0.02)
     # W2 of each projection: (u_1)^2 + 1, its mean over directions 1/3 + 1.
     directions = rng.normal(size=(3, 400))
@@ -205,7 +205,7 @@ def test_the_stored_result_says_what_its_rows_say():
 def test_features_are_trained_shipped_and_loaded(tmp_path):
     data = tiny.random_pictures(tmp_path / "pictures.npz")
     settings = train_features.Settings(data=data, out=tmp_path / "features", size=8, epochs=1,
-                                       batch=16)  # fmt: skip
+                                       batch=8)  # fmt: skip
     with jax.enable_x64(False):
         train_features.main(settings)
         found = train_features.load_features(settings.out)(jnp.zeros((2, 8, 8, 3)))

@@ -138,7 +138,7 @@ def trained(network: Places, train: np.ndarray, labels: np.ndarray, settings: Se
     steps = len(train) * settings.epochs // settings.batch
     schedule = optax.cosine_decay_schedule(2e-3, steps)
     optimiser = optax.adam(schedule)
-    params = network.init(jax.random.key(settings.seed), to_unit(train[:1]))
+    params = jax.jit(network.init)(jax.random.key(settings.seed), to_unit(train[:1]))
     state = optimiser.init(params)
 
     def loss(params: Params, pictures: jax.Array, wanted: jax.Array) -> jax.Array:
