@@ -111,8 +111,10 @@ PLAN_KINDS = [
     ("full", "expected a Plan"),
     (plans.full(5, 3, 3), "expected a plan of 6 steps"),
     (plans.full(6, 2, 2), "expected a plan of 6 steps and 3 levels"),
-    (plans.trapezoid(plans.open_first(LOGITS > 0), OTHER),
-     "expected the steps that this plan was made"),
+    (
+        plans.trapezoid(plans.open_first(LOGITS > 0), OTHER),
+        "expected the steps that this plan was made",
+    ),
     (PLAN._replace(needed=PLAN.needed[:, :2]), "expected plan.needed"),
     (PLAN._replace(needed=PLAN.weights), "expected plan.needed"),
     (PLAN._replace(weights=PLAN.weights.astype(int)), "expected plan.weights"),
