@@ -28,18 +28,16 @@ Distances = dict[str, dict[str, float]]
 
 
 def draw(file: Path, rows: Rows, crossings: Rows, data: Distances | None) -> None:
-    """Error against cost, and each distance to the data, one row of panels per process.
+    """Error against cost, and each distance to the data, one column of panels per process.
 
     Where fitted ML-EM is closer to the exact solution than every peer it is shaded, darker where
     that is beyond the noise of the pictures; dashed lines and bands are the data against itself.
     """
     processes = list(dict.fromkeys(row["process"] for row in rows))
-    columns = 1 + (len(METRICS) if data else 0)
-    # Without distances the processes stand side by side.
-    across = (len(processes), columns) if data else (columns, len(processes))
-    figure, axes = plt.subplots(*across, figsize=(4.6 * across[1], 4 * across[0]), squeeze=False)
-    axes = axes.reshape(len(processes), columns)
-    for line, process in zip(axes, processes, strict=True):
+    panels = 1 + (len(METRICS) if data else 0)
+    figure, axes = plt.subplots(panels, len(processes), squeeze=False,
+                                figsize=(4.6 * len(processes), 3.6 * panels))  # fmt: skip
+    for line, process in zip(axes.T, processes, strict=True):
         own = select(rows, process=process)
         draw_errors(line[0], own)
         for found in select(crossings, process=process, own="ML-EM, fitted", against="every peer"):
