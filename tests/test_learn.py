@@ -209,10 +209,10 @@ def test_learning_recovers_the_best_gates_of_a_ladder_where_they_are_known(estim
     family = gates.log_linear((1.0, 0.5, 0.5))
     optimiser = optax.adam(optax.cosine_decay_schedule(0.1, 400))
     learner = learn.gate_learner(
-        steps, family, optimiser, penalty=penalty, groups=32,
+        steps, family, optimiser, penalty=penalty, groups=64,
         tangents=4, directions=learn.orthogonal_directions, estimate=estimate,
     )  # fmt: skip
-    batch = make_reference(ladder, Problem(jnp.zeros((32, 1))), steps)
+    batch = make_reference(ladder, Problem(jnp.zeros((64, 1))), steps)
 
     def one(state, key):
         return learner.step(state, ladder, batch, key)

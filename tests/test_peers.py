@@ -137,7 +137,7 @@ def test_an_even_grid_divides_the_fine_one():
 
 def test_distances_of_normal_features_are_the_closed_forms():
     rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(20_000, 3)), 2 * rng.normal(size=(20_000, 3)) + [1, 0, 0]
+    a, b = rng.normal(size=(40_000, 3)), 2 * rng.normal(size=(40_000, 3)) + [1, 0, 0]
     assert distances.frechet(a, b) == pytest.approx(1 + 3 * (2 - 1) ** 2, rel=0.02)
     # W2 of each projection: (u_1)^2 + 1, its mean over directions 1/3 + 1.
     directions = rng.normal(size=(3, 400))
