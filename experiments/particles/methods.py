@@ -67,14 +67,11 @@ def midpoints(
 ) -> Iterator[Run]:
     """Openings without chance: with impulses, and with differences held along straight lines."""
     openings = plans.open_first(draws.midpoint.openings(None, logits))
-    held = _trapezoid(openings, steps_of(task, len(logits)))
+    held = plans.trapezoid(openings, steps_of(task, len(logits)))
     impulses = mlem.draw_plan(draws.midpoint, logits, None)
     for weights, plan in (("impulse", impulses), ("trapezoid", held)):
         method = Method("ML-EM", levels, gates=name, draw="midpoint", weights=weights)
         yield run_of(task, method, [plan], spent=spent)
-
-
-_trapezoid = jax.jit(plans.trapezoid)
 
 
 def run_of(task: Task, method: Method, own: list[Plan], **parameters: Any) -> Run:

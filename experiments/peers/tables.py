@@ -4,6 +4,7 @@ from experiments.common.curves import Rows
 from experiments.common.method import PROCESSES
 from experiments.common.rival_tables import Result, brief, lines, result_of
 from experiments.peers.crossings import points
+from experiments.peers.figures import judged
 from experiments.peers.methods import GROUPS, OURS, PEERS, in_groups
 
 COSTS = (8, 15, 30, 60)
@@ -74,11 +75,9 @@ def of_peer(result: Result, process: str, cost: float, metric: str) -> dict[str,
     asked = process, cost, metric
     name = next(line["best peer"] for line in result["paired"]
                 if (line["process"], line["cost"], line["metric"]) == asked)  # fmt: skip
-    judged = [
-        row for row in in_groups(result["rows"], name)
-        if row["process"] == process and row["distances"] and row["cost"] <= 1.05 * cost
-    ]  # fmt: skip
-    return min(judged, key=lambda row: row["mse"])["distances"][metric]
+    rows = [row for row in in_groups(result["rows"], name) if row["process"] == process]
+    within = [line for line in judged(rows) if line["cost"] <= 1.05 * cost]
+    return min(within, key=lambda line: line["mse"])["distances"][metric]
 
 
 def interval(told: dict[str, float], digits: str) -> str:
