@@ -1,9 +1,12 @@
-"""Whether what was given is a number, a count, a table or a part of the library; knows nothing."""
+"""Whether what was given is a number, a count, a table or a part of the library; knows none."""
 
 import operator
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
+from numpy.typing import ArrayLike
 
 
 def is_number(given: Any) -> bool:
@@ -51,6 +54,14 @@ def as_table(given: Any, name: str) -> np.ndarray:
         raise TypeError(
             f"expected {name} made of numbers that are known outside jax.jit, got {given!r:.80}"
         ) from error
+
+
+def as_float(table: ArrayLike) -> Float[Array, "..."]:
+    """A table on the device, in the float type of JAX: 32 bits unless 64 are asked for.
+
+    With its type named it is copied; without, JAX compiles a program for each shape.
+    """
+    return jnp.asarray(table, jnp.result_type(float))
 
 
 def shape_of(given: Any) -> tuple[int, ...]:

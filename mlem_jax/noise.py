@@ -20,7 +20,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
-from mlem_jax.checks import check_kind, is_count
+from mlem_jax.checks import as_float, check_kind, is_count
 from mlem_jax.grids import check_grid, nearest_points
 from mlem_jax.steps import Steps
 from mlem_jax.types import Key, State
@@ -74,7 +74,7 @@ def brownian_path(
         sample_numbers(samples),
         jnp.asarray(where[:-1].astype(np.int32), jnp.int32),
         jnp.asarray(where[1:].astype(np.int32), jnp.int32),
-        jnp.asarray(shares, jnp.result_type(float)),
+        as_float(shares),
     )
 
 

@@ -28,12 +28,11 @@ References:
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
-from mlem_jax.checks import as_table, is_number
+from mlem_jax.checks import as_float, as_table, is_number
 from mlem_jax.grids import check_grid, check_times, in_double, schedules
 from mlem_jax.process import Process, slope
 from mlem_jax.types import PerStep, Times
@@ -106,8 +105,7 @@ def make_steps(
         if not np.isfinite(column).all():
             n = int(np.argwhere(~np.isfinite(column))[0][0])
             raise ValueError(f"expected finite coefficients, got {column[n]} in {name} at step {n}")
-    rounded = {name: jnp.asarray(column, jnp.result_type(float))
-               for name, column in columns.items() if name != "clock"}  # fmt: skip
+    rounded = {name: as_float(column) for name, column in columns.items() if name != "clock"}
     return Steps(**rounded, clock=columns["clock"])
 
 

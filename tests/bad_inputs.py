@@ -81,3 +81,10 @@ def each(name, call, values, match):
 def refused(call, match):
     with pytest.raises(REFUSALS, match=match):
         call()
+
+
+class Attack:
+    """Unpickled, it fails the test."""
+
+    def __reduce__(self):
+        return pytest.fail, ("a pickle was run",)

@@ -10,9 +10,7 @@ import os
 from contextlib import contextmanager
 
 import jax
-import jax.numpy as jnp
 import jaxtyping
-import numpy as np
 import pytest
 
 from experiments.common.compiling import compile_quickly
@@ -67,21 +65,7 @@ def untyped():
 @pytest.fixture
 def small_ladder(tmp_path):
     """Two random networks in the form of a shipped ladder."""
-    from mlem_jax import checkpoint
-    from mlem_jax.nets import Architecture, UNet, default_depthwise
+    from experiments.common import tiny
 
-    for level, base in ((1, 4), (2, 8)):
-        architecture = Architecture(base=base, middle=0, scales=1)
-        network = UNet(architecture, default_depthwise())
-        with promoting():
-            shapes = jax.eval_shape(
-                network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros(1)
-            )
-        rng = np.random.default_rng(level)
-        params = jax.tree.map(
-            lambda leaf, rng=rng: (rng.normal(size=leaf.shape) / 9).astype(np.float32), shapes
-        )
-        about = {"architecture": architecture._asdict(), "shape": [8, 8, 3],
-                 "milliseconds_per_image": float(level), "held_out_loss": 1 / level}  # fmt: skip
-        checkpoint.save(tmp_path / "ladder" / f"level_{level}", params, about=about)
-    return tmp_path / "ladder"
+    with promoting():
+        return tiny.random_ladder(tmp_path / "ladder")

@@ -42,6 +42,7 @@ from tests.bad_inputs import (
     PROBLEM,
     STACKED,
     STEPS,
+    Attack,
     X,
     each,
     refused,
@@ -169,13 +170,6 @@ FITS = [
 @pytest.mark.parametrize(("call", "match"), [*LEARNING, *PILOTS, *FITS])
 def test_a_bad_input_is_refused_in_words(call, match):
     refused(call, match)
-
-
-class Attack:
-    """Unpickled, it fails the test."""
-
-    def __reduce__(self):
-        return pytest.fail, ("a pickle was run",)
 
 
 def stored(**changes):

@@ -29,6 +29,7 @@ from mlem_jax.problem import Problem, take
 from mlem_jax.solver import solve
 from mlem_jax.steps import euler_maruyama
 from tests.exact import every_draw
+from tests.pictures import is_drawn
 from tests.problems import normals, wavy_ladder
 
 COUNT, BATCH = 8, 12
@@ -288,7 +289,7 @@ def test_the_script_diagnoses_a_ladder_in_a_folder(small_ladder, tmp_path, capsy
     with jax.enable_x64(False):
         script.main(settings)
     result = json.loads((tmp_path / "results" / "diagnose.json").read_text())
-    assert result["costs"] == [0.5, 1.0]
+    assert result["costs"] == [0.1, 1.0]
     own = result["samplers"]["ddpm"]
     assert set(own) == {
         "t", "costs", "budget", "sizes", "distances", "ends", "gamma", "sensitivities",
@@ -298,5 +299,5 @@ def test_the_script_diagnoses_a_ladder_in_a_folder(small_ladder, tmp_path, capsy
     assert np.shape(own["sizes"]) == (8, 2)
     assert own["gamma"]["value"] is None
     assert [row["steps"] for row in own["alone"]] == [4, 8]
-    assert (tmp_path / "results" / "diagnose.png").stat().st_size > 5000
+    assert is_drawn(tmp_path / "results" / "diagnose.png")
     assert "which of them to use" in capsys.readouterr().out

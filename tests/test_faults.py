@@ -15,7 +15,7 @@ from experiments.ladders import images
 from experiments.micro import damage, kept_files, kills
 from mlem_jax import load_plan
 from mlem_jax.arrays import read_arrays, write_arrays
-from tests.test_bad_fits import Attack
+from tests.bad_inputs import Attack
 
 # What Orbax leaves half done when it cannot write is reported by Python as it is collected.
 pytestmark = [

@@ -91,35 +91,11 @@ def test_importing_needs_no_library_for_networks():
     assert ran.stdout.split() == []
 
 
-SCRIPT = """
-import jax
-import numpy as np
-
-import mlem_jax as mlem
-
-
-def drift(params: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
-    return -params * x * t
-
-
-ladder = mlem.Ladder((drift, drift), (0.9, 1.0), (1.0, 8.0))
-steps = mlem.steps.euler_maruyama(mlem.grids.uniform_grid(0.0, 1.0, 50), lambda t: 0.1 + t)
-samples = np.arange(8)
-x = mlem.draw_starts(jax.random.key(0), samples, (3,))
-problem = mlem.Problem(x, mlem.brownian_path(jax.random.key(1), steps, samples=samples))
-draw = mlem.draws.midpoint
-gates = mlem.gates.inverse_cost(ladder.costs)
-logits = mlem.fit_budget(gates, steps.t, ladder.costs, 100.0, draw=draw)
-plan = mlem.draw_plan(draw, logits, None)
-print(mlem.solve(ladder, problem, steps, plan).shape)
-"""
-
-
 @pytest.mark.skipif(shutil.which("pyright", path=Path(sys.executable).parent) is None,
                     reason="needs pyright")  # fmt: skip
 def test_a_script_of_ten_lines_is_typed_to_the_last_word(tmp_path):
     assert (PACKAGE / "py.typed").exists()
-    (tmp_path / "script.py").write_text(SCRIPT)
+    shutil.copy(PACKAGE.parent / "tests" / "user_script.py", tmp_path)
     (tmp_path / "pyrightconfig.json").write_text(
         f'{{"typeCheckingMode": "strict", "extraPaths": ["{PACKAGE.parent}"]}}'
     )

@@ -15,8 +15,8 @@ from mlem_jax.ladder import Ladder
 from mlem_jax.noise import brownian_path, store_path
 from mlem_jax.problem import Problem
 from mlem_jax.steps import euler_maruyama
+from tests.exact import exact_gradient, known_draws
 from tests.problems import count_of, normals, wavy_ladder
-from tests.test_gradients import exact_gradient, known_draws
 
 KEY = jax.random.key(5)
 GIVEN = known_draws(2, 3, (1.0, 0.6, 0.4))

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_layout import SCRIPT
-
 ROOT = Path(__file__).parent.parent
 
 SMOKE = f"""
-{SCRIPT}
+{(ROOT / "tests" / "user_script.py").read_text()}
 from importlib import metadata, resources
 assert metadata.version("mlem_jax") == mlem.__version__
 assert (resources.files("mlem_jax") / "py.typed").is_file()

@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from mlem_jax.checks import check_count, is_count, is_number
+from mlem_jax.checks import as_float, check_count, is_count, is_number
 from mlem_jax.evaluate import square_errors
 from mlem_jax.fitting.regression import fit_step
 from mlem_jax.ladder import Ladder
@@ -132,7 +132,7 @@ def fit_plan(
     plan = Plan(weights, ran, slots._replace(read=read), fingerprint(steps))
     errors = square_errors(carry.x, _state(fine, len(ran)))
     left = errors[seen:].mean() if held_out else jnp.asarray(jnp.nan, errors.dtype)
-    return Fit(plan, errors[:seen].mean(), left, jnp.asarray(gaps, jnp.result_type(float)))
+    return Fit(plan, errors[:seen].mean(), left, as_float(gaps))
 
 
 def known_before(needed: ArrayLike, memory: Sequence[int]) -> Bool[Array, "steps known"]:
@@ -155,7 +155,7 @@ def base_weights(known: Bool[Array, "steps known"], memory: Memory) -> Float[Arr
         runs, held = np.flatnonzero(row[:levels]), newest[n][newest[n] >= 0]
         if len(runs) or len(held):
             base[n, runs[-1] if len(runs) else levels + held[-1]] = 1
-    return jnp.asarray(base, jnp.result_type(float))
+    return as_float(base)
 
 
 def _newest_slots(memory: Memory) -> Int[np.ndarray, "steps levels"]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mlem_jax.checks import as_float
 from mlem_jax.diagnosis.pilot import Sensitivities
 from mlem_jax.draws import spread_openings
 from mlem_jax.gates.scale import least_scale
@@ -53,7 +54,7 @@ def sensitivities_on(density: Density, steps: Steps) -> Sensitivities:
         else:
             logs = np.log(np.maximum(column, 1e-300))
             columns.append(gain**2 * np.exp(np.interp(t, density.t, logs)))
-    return jnp.asarray(np.stack(columns, axis=1), jnp.result_type(float))
+    return as_float(np.stack(columns, axis=1))
 
 
 def place_levels(

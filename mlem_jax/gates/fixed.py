@@ -10,7 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
-from mlem_jax.checks import as_table, check_kind, is_count, is_number, shape_of
+from mlem_jax.checks import as_float, as_table, check_kind, is_count, is_number, shape_of
 from mlem_jax.gates.logits import Gates, Scale, check_probabilities
 from mlem_jax.ladder import check_costs
 from mlem_jax.types import Logits, PerStep
@@ -107,7 +107,7 @@ def from_sensitivities(
                          "that returns it with solve_checked")  # fmt: skip
     if not (is_number(power) and 0 <= power < math.inf):
         raise ValueError(f"expected a power of v / c, mostly 1/2 or 1/3, got {power!r}")
-    paid = jnp.asarray(costs, jnp.result_type(float))
+    paid = as_float(costs)
     rates = sensitivity_rates(jnp.asarray(sensitivities, paid.dtype), paid, power)
     return _scaled(lambda t: _as_long(rates, t))
 
@@ -133,7 +133,7 @@ def _scaled(rates: Callable[[PerStep], Any]) -> Gates:
         ):
             raise ValueError(f"expected a scale above 0, got {scale}")
         # A gate that can never open would have an infinite weight.
-        p = jnp.clip(scale * jnp.asarray(rates(t), jnp.result_type(float)), 1e-12, 1.0)
+        p = jnp.clip(scale * as_float(rates(t)), 1e-12, 1.0)
         return jnp.log(p) - jnp.log1p(-p)
 
     return Gates(lambda: (), logits)

@@ -13,12 +13,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from numpy.typing import ArrayLike
 
-from mlem_jax.checks import as_table
+from mlem_jax.checks import as_float, as_table
 from mlem_jax.types import Logits, PerStep, Probabilities, Scalar
 
 Scale = Scalar | float
@@ -50,7 +49,7 @@ def to_logits(probabilities: ArrayLike) -> Logits:
     table = check_probabilities(probabilities)
     with np.errstate(divide="ignore"):
         logits = np.log(table) - np.log1p(-table)
-    return jnp.asarray(logits, jnp.result_type(float))
+    return as_float(logits)
 
 
 def to_probabilities(logits: Logits) -> Probabilities:

@@ -20,7 +20,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from mlem_jax.checks import as_table, check_count, check_kind, is_count
+from mlem_jax.checks import as_float, as_table, check_count, check_kind, is_count
 from mlem_jax.steps import Steps
 from mlem_jax.types import Weights
 
@@ -78,7 +78,7 @@ def no_memory(steps: int, levels: int) -> Memory:
 
 
 def _no_columns(steps: int) -> Float[Array, "steps 0"]:
-    return jnp.asarray(np.zeros((steps, 0)), jnp.result_type(float))
+    return as_float(np.zeros((steps, 0)))
 
 
 @jax.jit
@@ -119,7 +119,7 @@ def by_hand(weights: ArrayLike) -> Plan:
     table = as_table(weights, "finite weights")
     if table.ndim != 2 or not np.isfinite(table).all():
         raise ValueError(f"expected finite weights [steps, levels], got shape {table.shape}")
-    return make_plan(jnp.asarray(table, jnp.result_type(float)), jnp.asarray(table != 0, bool))
+    return make_plan(as_float(table), jnp.asarray(table != 0, bool))
 
 
 def drop_idle(plan: Plan) -> Plan:

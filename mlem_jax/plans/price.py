@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, Shaped
 
-from mlem_jax.checks import check_kind
+from mlem_jax.checks import as_float, check_kind
 from mlem_jax.draws import DRAWS, Draw
 from mlem_jax.gates.logits import Gates, check_logits
 from mlem_jax.gates.scale import least_scale
@@ -86,7 +86,7 @@ def fit_budget(
     except Exception as error:
         raise TypeError(f"expected a budget that is a number, got {type(budget).__name__}; fit it "
                         "outside jax.jit") from error  # fmt: skip
-    paid = jnp.asarray(costs, jnp.result_type(float))
+    paid = as_float(costs)
     theta = gates.init() if theta is None else theta
 
     def cost(scale: Scalar | float) -> Scalar:
@@ -114,5 +114,5 @@ def _priced(evaluations: Shaped[Array, " levels"], costs: Sequence[Any]) -> Pric
     if evaluations.shape[-1] != len(costs):
         raise ValueError(f"expected one cost for each of {evaluations.shape[-1]} levels, got "
                          f"{len(costs)}")  # fmt: skip
-    paid = jnp.asarray(tuple(costs), jnp.result_type(float))
+    paid = as_float(tuple(costs))
     return Price(evaluations, evaluations.astype(paid.dtype) * paid)
