@@ -10,6 +10,7 @@ The increments are drawn again where they are needed and never stored. Durations
 clock that each table of steps keeps.
 """
 
+import math
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -183,16 +184,19 @@ def _one_array(path: BrownianPath, key: Key, step: Int[Array, ""], like: Array) 
         )
     shape = like.shape[len(batch) :]
 
+    # Drawn as one row, which are the same numbers: a CPU takes three times as long over an array
+    # whose last axis is as short as three channels.
+    size = math.prod(shape)
+
     def one_sample(sample: Int[Array, ""]) -> Array:
         own = jax.random.fold_in(key, sample)
 
         def add(fine: Int[Array, ""], total: Array) -> Array:
-            normal = jax.random.normal(jax.random.fold_in(own, fine), shape, like.dtype)
+            normal = jax.random.normal(jax.random.fold_in(own, fine), (size,), like.dtype)
             return total + path.shares[fine].astype(like.dtype) * normal
 
-        return jax.lax.fori_loop(
-            path.first[step], path.last[step], add, jnp.zeros(shape, like.dtype)
-        )
+        row = jnp.zeros(size, like.dtype)
+        return jax.lax.fori_loop(path.first[step], path.last[step], add, row).reshape(shape)
 
     for _ in batch:
         one_sample = jax.vmap(one_sample)
