@@ -168,6 +168,32 @@ def floor() -> str:
     )
 
 
+def rounds() -> str:
+    """How often each level is called and for how many samples, where every sample has a plan."""
+    result = result_of("rounds")
+    images, pool = result["settings"]["images"], result["settings"]["pool"]
+    rows = []
+    for row in result["rows"]:
+        own, larger = row["calls"]["in rounds"], row["calls"][f"in rounds, {images} of {pool}"]
+        alone, together = (row["ratio_to_rounds"][kind]
+                           for kind in ("one after the other", "all under one plan"))  # fmt: skip
+        rows.append([
+            row["draw"], " ".join(map(str, row["evaluations"])), *map(called, (own, larger)),
+            *(f"{each['median']:.2f} ({each['least']:.2f}-{each['most']:.2f})"
+              for each in (alone, together)),
+        ])  # fmt: skip
+    header = ["draw", "evaluations", f"calls in rounds, {images} samples",
+              f"calls in rounds, {images} of {pool} at a time", "time one after the other",
+              "time all under one plan"]  # fmt: skip
+    return lines(header, rows)
+
+
+def called(own: Result) -> str:
+    """Calls of each level, with the mean batch of a call."""
+    pairs = zip(own["calls"], own["mean_batch"], strict=True)
+    return ", ".join(f"{calls} of {batch:.0f}" for calls, batch in pairs)
+
+
 def when() -> str:
     """Ratios that were measured for other cases, one rival over one method in each row."""
     recipe = {"gates": "learned", "draw": "independent", "of draws": "best"}
@@ -229,6 +255,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "quickstart": quickstart,
     "accelerator": accelerator,
     "floor": floor,
+    "rounds": rounds,
     "fitted plans": plans,
     "fitted rivals": rivals,
     "fitted errors": errors,
