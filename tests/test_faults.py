@@ -81,7 +81,7 @@ def check_killed(server, activity, folder, count, kinds):
     assert found.killed >= 1
 
 
-@pytest.mark.parametrize("activity", kills.ACTIVITIES[:2])  # A fit takes too long to compile.
+@pytest.mark.parametrize("activity", kills.ACTIVITIES[:3])  # A fit takes too long to compile.
 def test_a_run_killed_at_three_moments_ends_with_the_bits_of_an_unbroken_one(
     activity, server, tmp_path
 ):

@@ -1,9 +1,9 @@
 """What is lost when a run is killed, the disk is full, a folder is locked, or a file is damaged?
 
-Training, learning and fitting, on networks of one parameter, are killed again and again at random
-moments, go on, and are compared to the bit with unbroken runs; every kind of file is damaged at
-many places, one after the other, and written anew where it cannot be. Prints a table, writes
-results/faults.json.
+Training, learning, sampling and fitting, on networks of one parameter, are killed again and again
+at random moments, go on, and are compared to the bit with unbroken runs; every kind of file is
+damaged at many places, one after the other, and written anew where it cannot be. Prints a table,
+writes results/faults.json.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ class Settings:
     """Try what can go wrong with files, and count what is lost."""
 
     kills: int = 20
-    """Of training, of learning, and of fitting; 0 to leave them out."""
+    """Of training, of learning, of sampling and of fitting; 0 to leave them out."""
     places: int = 100
     """At which each kind of file is damaged."""
     seed: int = 0

@@ -1,9 +1,9 @@
-"""Kill a run at chosen moments and let it go on: training, learning and fitting, on toy networks.
+"""Kill a run at chosen moments and let it go on: what scripts do, on toy networks.
 
 Moments are exact where they can be: the n-th time that a run is about to touch a file in its
 folder, as Python's audit hooks tell, or the middle of what it writes into the n-th file; else a
 time. Runs are forked off one process that has imported all and run nothing, so that each costs no
-imports. Drawing into shards is killed in the tests of `experiments.sample`.
+imports.
 """
 
 import builtins
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-ACTIVITIES = ("training", "learning", "fitting")
+ACTIVITIES = ("training", "learning", "sampling", "fitting")
 """Of `experiments.micro.toys`."""
 TOUCHING = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"}
 

@@ -1,4 +1,4 @@
-"""Training, learning and fitting as the scripts do them, on networks of one parameter.
+"""Training, learning, fitting and sampling as the scripts do them, on networks of one parameter.
 
 Each writes into a folder, goes on where it was killed, and leaves there the file `end`, which says
 to the bit what came out.
@@ -12,13 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import fit
-from experiments.common import runs
+from experiments import fit, sample
+from experiments.common import runs, shards
+from experiments.common.processes import Share
+from experiments.common.samplers import SAMPLERS, fine_grid
 from experiments.ladders.resume import named, pace_of, run_steps
-from experiments.ladders.shipped import PREDICTION, PROCESS, Trained
+from experiments.ladders.shipped import PREDICTION, PROCESS, Trained, pick
 from experiments.paper import learn_gates
 from experiments.paper.gates import theory_start
-from mlem_jax import Ladder, checkpoint
+from mlem_jax import Ladder, checkpoint, plans
 from mlem_jax.nets import denoising_trainer
 from mlem_jax.types import Params
 
@@ -72,6 +74,17 @@ def fitting(folder: Path) -> None:
                          runs=folder / "runs", out=folder / "plan.npz")  # fmt: skip
     fit.fit(ladder(), given, factors=(3,), powers=(0.5,), memories=((0, 1), (1, 2)))
     runs.write_whole(folder / "end", (folder / "plan.json").read_text())
+
+
+def sampling(folder: Path) -> None:
+    """Pictures in several files, as `experiments.sample`."""
+    given = sample.Settings(images=14, shard=2, chunk=2, out=folder / "pictures")
+    steps = SAMPLERS["ddpm"].table(fine_grid(STEPS))
+    top = pick(ladder(), (2,))
+    source = sample.Source(top, plans.full(STEPS, 1, 1), steps, True, {"level": 2, "steps": STEPS})
+    sample.draw_folder(given, source, Share(0, 1))
+    # Its sums are of all other files.
+    runs.write_whole(folder / "end", (given.out / shards.MANIFEST).read_text())
 
 
 def end(folder: Path, state: Params, log: list[dict[str, object]]) -> None:
