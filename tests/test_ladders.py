@@ -81,7 +81,7 @@ def test_more_crops_than_there_are_places_are_refused(composed):
 
 def test_without_the_map_one_is_told_what_to_install(monkeypatch):
     monkeypatch.setattr(earth, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "mlem_jax\[data\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r'pip install -e "\.\[data\]"'):
         earth.read_map()
 
 
