@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from statistics import median
 
+from experiments.common import timing
 from experiments.common.method import PROCESSES
 from experiments.common.rival_tables import (
     RESULTS,
@@ -154,8 +155,7 @@ def floor() -> str:
     rows = []
     for row in result["rows"]:
         ratios = (row["ratio_to_floor"][kind] for kind in kinds)
-        told = (f"{own['median']:.2f} ({own['least']:.2f}-{own['most']:.2f})" for own in ratios)
-        rows.append([f"{row['budget']:g}", str(row["steps"]), *told])
+        rows.append([f"{row['budget']:g}", str(row["steps"]), *map(timing.told, ratios)])
     starts = {
         name: sum(median([each[part] for each in own]) for part in own[0] if "second" not in part)
         for name, own in result["first_sample"].items()
@@ -175,13 +175,12 @@ def rounds() -> str:
     rows = []
     for row in result["rows"]:
         own, larger = row["calls"]["in rounds"], row["calls"][f"in rounds, {images} of {pool}"]
-        alone, together = (row["ratio_to_rounds"][kind]
-                           for kind in ("one after the other", "all under one plan"))  # fmt: skip
-        rows.append([
-            row["draw"], " ".join(map(str, row["evaluations"])), *map(called, (own, larger)),
-            *(f"{each['median']:.2f} ({each['least']:.2f}-{each['most']:.2f})"
-              for each in (alone, together)),
-        ])  # fmt: skip
+        ratios = (row["ratio_to_rounds"][kind]
+                  for kind in ("one after the other", "all under one plan"))  # fmt: skip
+        evaluations = " ".join(map(str, row["evaluations"]))
+        rows.append(
+            [row["draw"], evaluations, called(own), called(larger), *map(timing.told, ratios)]
+        )
     header = ["draw", "evaluations", f"calls in rounds, {images} samples",
               f"calls in rounds, {images} of {pool} at a time", "time one after the other",
               "time all under one plan"]  # fmt: skip

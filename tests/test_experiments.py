@@ -22,6 +22,7 @@ from experiments.ladders import ship as ship_ladder
 from experiments.ours import fitted
 from mlem_jax import Ladder, Problem, brownian_path, grids, plans, process, solve
 from mlem_jax import steps as tables
+from tests.pictures import is_drawn
 
 pytestmark = pytest.mark.usefixtures("others_promote")
 
@@ -214,3 +215,16 @@ def test_what_a_newcomer_runs_does_not_write_over_the_results_of_the_repository(
     assert out.startswith("runs/")
     ignored = ["git", "check-ignore", "--quiet", out]
     assert subprocess.run(ignored, cwd=ROOT, check=False).returncode == 0
+
+
+def test_empty_axes_are_not_taken_for_a_figure(tmp_path):
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots()
+    axis.set_title("nothing")
+    figure.savefig(tmp_path / "empty.png")
+    assert not is_drawn(tmp_path / "empty.png")
+    axis.plot([0, 1], [0, 1])
+    figure.savefig(tmp_path / "drawn.png")
+    assert is_drawn(tmp_path / "drawn.png")
+    plt.close(figure)

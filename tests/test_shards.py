@@ -189,6 +189,18 @@ def wait_for_files(folder, count, processes):
         time.sleep(0.01)
 
 
+def test_killed_in_the_middle_the_same_command_ends_with_the_same_bytes(small_ladder, tmp_path):
+    begun = subprocess.Popen(command(small_ladder, tmp_path / "killed"))
+    wait_for_files(tmp_path / "killed", 3, [begun])
+    begun.send_signal(signal.SIGKILL)
+    assert begun.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / shards.MANIFEST).exists()
+    with jax.enable_x64(False):
+        sample.main(settings(small_ladder, tmp_path / "killed"))
+        sample.main(settings(small_ladder, tmp_path / "whole"))
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
 def test_of_another_chunk_pictures_differ_by_rounding_at_most(small_ladder, tmp_path):
     drawn = []
     with jax.enable_x64(False):

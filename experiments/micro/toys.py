@@ -25,7 +25,7 @@ from mlem_jax.nets import denoising_trainer
 from mlem_jax.types import Params
 
 STEPS = 4
-"""Of training and of learning."""
+"""Of training, of learning and of the sampler."""
 
 
 def network(params: Params, x: jax.Array, t: jax.Array) -> jax.Array:
