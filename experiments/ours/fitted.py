@@ -56,7 +56,7 @@ class Settings:
     """Steps of the multilevel plans that are tried, in evaluations that the budget would pay."""
     images: int = 64
     """Pictures that judge."""
-    pilot: int = 32
+    pilot: int = 96
     """Pictures of the pilot batch; in the search a third judges and is not fitted."""
     reference_steps: int = 400
     """Steps of the fine solutions, by the top level."""
