@@ -37,9 +37,9 @@ class Settings:
     """In evaluations of the top level."""
     sampler: Literal["ddpm", "ddim"] = "ddpm"
     """What draws the pictures."""
-    images: int = 48
+    images: int = 96
     """Pictures of the pilot batch; in the search a third judges and is not fitted."""
-    reference_steps: int = 1000
+    reference_steps: int = 400
     """Steps of the fine solution, by the top level."""
     seed: int = 0
     """Of the starts and the Brownian paths of the pilot batch."""
@@ -81,9 +81,9 @@ def fit(trained: Trained, given: Settings, **tried: Any) -> None:
 def told(candidate: Candidate) -> str:
     """A candidate in words."""
     levels = " ".join(map(str, candidate.levels))
-    lower, top = candidate.memory
+    memory = " ".join(map(str, candidate.memory)) + ", paired" * candidate.paired
     return (f"levels {levels}, {candidate.steps} steps, {candidate.grid}, places by power "
-            f"{candidate.power:.2f}, memory {lower} {top}")  # fmt: skip
+            f"{candidate.power:.2f}, memory {memory}")  # fmt: skip
 
 
 class Errors(dict[str, float]):

@@ -144,6 +144,8 @@ FITS = [
            CHANCES, np.full((6, 3), NAN)), "expected"),
     *each("memory", lambda v: fit(memory=v), ((1,), (0, 0, -1), 1, None, (0.5, 0, 0), "one"),
           "expected a count"),
+    *each("kept", lambda v: fit(kept=v, needed=NEEDED & [True, True, False], memory=(1, 1, 0)),
+          (NEEDED, NEEDED[:5], NEEDED[0], CHANCES, "all", 1), "expected kept outputs"),
     *each("fine", lambda v: fit(fine=v),
           (FINE[1:], FINE * NAN, FINE + 1.0, FINE[:, :2], None, X, {"a": FINE},
            FINE.astype(jnp.float32)), "expected a fine solution|expected .*fine"),

@@ -5,7 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlem_jax import Ladder, Problem, brownian_path, draw_starts, grids, pick_levels, solve
+from mlem_jax import (
+    Ladder,
+    Problem,
+    brownian_path,
+    draw_starts,
+    grids,
+    pick_levels,
+    plans,
+    solve,
+)
 from mlem_jax import steps as sp
 from mlem_jax.diagnosis import measure_sensitivities
 from mlem_jax.fitting import (
@@ -138,11 +147,14 @@ def test_every_place_power_and_memory_is_tried_from_the_best_before(close):
     assert {candidate.steps for candidate in both} == {16, 24}
     assert {candidate.power for candidate in both} == set(SEARCH.powers)
     assert {candidate.memory for candidate in both} == set(SEARCH.memories)
+    plain = min((each for each in both if not each.paired), key=seen.__getitem__)
+    assert [each for each in both if each.paired] == [plain._replace(paired=True)]
 
 
 def test_what_is_in_the_cache_is_not_fitted_again(close):
     given, first, tried = close
-    cache, seen = {str(tuple(candidate)): 7.0 + error for candidate, error in tried.items()}, {}
+    cache, seen = {f"{tuple(candidate)} for {BUDGET:g}": 7.0 + error
+                   for candidate, error in tried.items()}, {}  # fmt: skip
     again = choose_plan(ladder(0.02), *given, SEARCH, BUDGET, cache=cache,
                         report=seen.__setitem__)  # fmt: skip
     assert seen == {candidate: 7.0 + error for candidate, error in tried.items()}
@@ -162,8 +174,9 @@ def test_the_chosen_plan_is_fitted_on_all_samples(close):
     own = ladder(0.02)
     problem, states = along(whole, FINE, choice.steps), states_on(fine, choice.steps)
     kept, memory = pick_levels(own, choice.candidate.levels), choice.candidate.memory
-    fit = fit_plan(kept, problem, choice.steps, choice.fit.plan.needed, states,
-                   memory=memory[-len(kept) :])  # fmt: skip
+    needed = choice.fit.plan.needed
+    fit = fit_plan(kept, problem, choice.steps, needed, states, memory=memory[-len(kept) :],
+                   kept=plans.beside_next(needed) if choice.candidate.paired else None)  # fmt: skip
     np.testing.assert_array_equal(choice.fit.plan.weights, fit.plan.weights)
 
 

@@ -61,7 +61,7 @@ def fit(ridge=0.0, needed=NEEDED, memory=MEMORY, steps=COARSE, problem=PROBLEM, 
     return fit_plan(LADDER, problem, steps, needed, path, memory=memory, ridge=ridge, **more)
 
 
-def fitted_by_hand(steps, ridge):
+def fitted_by_hand(steps, ridge, kept):
     """Normal equations of every step, with arrays of every value known, in numpy."""
     from mlem_jax.noise import store_path
 
@@ -88,15 +88,15 @@ def fitted_by_hand(steps, ridge):
         estimate = (known @ chosen).reshape(x.shape)
         rows.append(chosen)
         for k, output in zip(np.flatnonzero(NEEDED[n]), now, strict=True):
-            outputs[k].append(output)
+            outputs[k] += [output] * bool(kept[n, k])
         estimates.append(estimate)
         x = free + gain[n] * estimate
     return rows, x
 
 
-def newest_first(plan, counts):
+def newest_first(plan, counts, kept):
     """Coefficients of the levels, then of what is remembered of each, the last output first."""
-    runs = np.cumsum(np.asarray(plan.needed, int), axis=0) - np.asarray(plan.needed, int)
+    runs = np.cumsum(kept, axis=0) - kept
     first = np.cumsum(counts) - counts
     slots = [first[k] + (runs[:, k] - 1 - age) % count
              for k, count in enumerate(counts) for age in range(count)]  # fmt: skip
@@ -106,15 +106,16 @@ def newest_first(plan, counts):
 
 @pytest.mark.parametrize("second_order", [False, True])
 @pytest.mark.parametrize("ridge", [1e-9, 1e-2])
-def test_coefficients_are_those_of_the_normal_equations(second_order, ridge):
-    steps = COARSE
+@pytest.mark.parametrize("kept", [None, plans.beside_next(NEEDED)], ids=["all kept", "paired"])
+def test_coefficients_are_those_of_the_normal_equations(second_order, ridge, kept):
+    steps, stored = COARSE, NEEDED if kept is None else np.asarray(kept)
     if second_order:
         inner = grids.uniform_grid(1.0, 0.0, 8)
         steps = sp.dpm_solver_2m(PROCESS, inner, churn=1.0)
-    rows, end = fitted_by_hand(steps, ridge)
-    found = fit(ridge=ridge, steps=steps)
-    table = newest_first(found.plan, MEMORY)
-    known = np.asarray(known_before(NEEDED, MEMORY))
+    rows, end = fitted_by_hand(steps, ridge, stored)
+    found = fit(ridge=ridge, steps=steps, kept=kept)
+    table = newest_first(found.plan, MEMORY, stored.astype(int))
+    known = np.asarray(known_before(NEEDED, found.plan.memory))
     for n, expected in enumerate(rows):
         np.testing.assert_allclose(table[n][known[n]], expected, rtol=1e-7, atol=1e-8)
         assert (table[n][~known[n]] == 0).all()
@@ -133,7 +134,7 @@ def test_one_level_and_a_drift_that_is_polynomial_in_time_give_adams_bashforth()
     found = fit_plan(ladder, Problem(exact[0]), sp.euler_maruyama(grid), np.ones((6, 1), bool),
                      exact, memory=(2,), ridge=1e-13)  # fmt: skip
     for n in range(3, 6):  # The third step still makes up for the first two, which knew too little.
-        own = newest_first(found.plan, (2,))[n]
+        own = newest_first(found.plan, (2,), np.ones((6, 1), int))[n]
         np.testing.assert_allclose(own, [23 / 12, -16 / 12, 5 / 12], atol=1e-5)
 
 

@@ -56,6 +56,19 @@ def test_slots_of_several_levels_do_not_mix():
     np.testing.assert_allclose(np.diff(states[:, 0]), [0, 0, 101], atol=1e-12)
 
 
+def test_outputs_beside_the_next_level_are_kept_until_it_runs_again():
+    # F of level 1 at t = n is n + 1; level 2 runs at steps 1 and 3, where that is 2 and 4.
+    needed = openings_at(6, range(6), [1, 3])
+    kept = plans.beside_next(needed)
+    np.testing.assert_array_equal(kept, openings_at(6, [1, 3], [1, 3]))
+    memory = plans.remember(kept, (1, 1))
+    read = memory.read.at[:, 0].set(1.0)
+    made = plans.make_plan(jnp.zeros((6, 2)), needed, memory._replace(read=read))
+    ladder, steps = time_ladder([1.0, 1.0], [100.0]), euler_maruyama(np.arange(7.0))
+    states = solve_path(ladder, Problem(jnp.zeros(1)), steps, made).states
+    np.testing.assert_allclose(np.diff(states[:, 0]), [0, 0, 2, 2, 4, 4], atol=1e-12)
+
+
 def test_an_output_is_written_once_and_nothing_is_moved():
     needed = openings_at(6, range(6), [0, 3, 5], [0, 2, 5])
     for counts in ((2, 1, 3), (0, 0, 5)):

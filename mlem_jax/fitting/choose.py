@@ -2,9 +2,9 @@
 
 A candidate is fitted on a part of the pilot batch and judged on its other part; the one that is
 chosen is fitted anew, on all of it. First every grid is tried with every number of steps; then
-other levels, then other places, then other memories, each time going on from the best so far. The
-top level alone with fitted weights, on each of the grids, is among the candidates, so the choice is
-no worse than that, but for the noise of the samples that judge.
+other levels, other places, other memories, each time going on from the best so far. The top level
+alone with fitted weights, on each of the grids, is among the candidates, so the choice is no worse
+than that, but for the noise of the samples that judge.
 """
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
@@ -19,6 +19,7 @@ from mlem_jax.fitting.fine import Fine, along, states_on
 from mlem_jax.fitting.fit import Fit, fit_plan
 from mlem_jax.fitting.places import Density, place_levels, sensitivities_on
 from mlem_jax.ladder import Ladder, known_costs, pick_levels
+from mlem_jax.plans.memory import beside_next
 from mlem_jax.plans.price import price
 from mlem_jax.problem import Problem, batch_size
 from mlem_jax.steps import Steps
@@ -33,6 +34,8 @@ class Candidate(NamedTuple):
         steps: how many.
         power: of v / c in the density of the places; see `place_levels`.
         memory: how many earlier outputs are known of each lower level, and of the top.
+        paired: whether the lower levels' are those of steps at which the next level ran too, as
+            `plans.beside_next` tells, instead of the last ones.
     """
 
     levels: tuple[int, ...]
@@ -40,16 +43,18 @@ class Candidate(NamedTuple):
     steps: int
     power: float
     memory: tuple[int, int]
+    paired: bool = False
 
 
 class Search(NamedTuple):
-    """What is tried: grids x factors first, then levels, then powers, then memories.
+    """What is tried: grids x factors first, then levels, powers, memories, and pairing.
 
     The search begins with the first levels, the first power and the first memory. It tries every
     grid with every factor and keeps the best; then each of the other levels in it, then each of the
-    other powers, then each of the other memories, keeping the best each time. The top level alone
-    is tried too, on every grid, at as many steps as the budget pays for. Candidates that the budget
-    does not suit are left out; each of the others costs one run of its plan on the pilot batch.
+    other powers, each of the other memories, and the best memory paired, keeping the best each
+    time. The top level alone is tried too, on every grid, at as many steps as the budget pays for.
+    Candidates that the budget does not suit are left out; each of the others costs one run of its
+    plan on the pilot batch.
 
     Attributes:
         grids: by name, a function from a number of steps to `Steps` on points of the fine ones.
@@ -115,9 +120,9 @@ def choose_plan(
         search: what is tried.
         budget: in the unit of the costs.
         held_out: share of the samples that judge.
-        cache: held-out errors by the text of a candidate; what is in it is not fitted again, so one
-            that is kept on disk makes the choice resumable. It must be of the same ladder, problem
-            and fine solution, and of this budget.
+        cache: held-out errors by the text of a candidate and the budget; what is in it is not
+            fitted again, so one that is kept on disk makes the choice resumable. It must be of the
+            same ladder, problem and fine solution.
         report: called after each fit, for a progress bar.
 
     Raises:
@@ -135,9 +140,10 @@ def choose_plan(
         if candidate in errors:
             return errors[candidate]
         needed = places_of(ladder, candidate, search, density, budget)
-        if needed is None:
+        nothing_to_pair = candidate.paired and not candidate.memory[0]
+        if needed is None or nothing_to_pair:
             return np.inf
-        if (name := str(tuple(candidate))) not in kept:
+        if (name := f"{tuple(candidate)} for {budget:g}") not in kept:
             kept[name] = float(fitted(candidate, needed, judges).held_out_error)
         errors[candidate] = kept[name] if np.isfinite(kept[name]) else np.inf
         if report is not None:
@@ -198,6 +204,7 @@ def _changes(search: Search) -> Iterator[list[dict[str, object]]]:
     yield [{"levels": levels} for levels in search.levels[1:]]
     yield [{"power": power} for power in search.powers[1:]]
     yield [{"memory": memory} for memory in search.memories[1:]]
+    yield [{"paired": True}]
 
 
 def _alone(ladder: Ladder, search: Search, budget: float) -> Iterator[Candidate]:
@@ -222,7 +229,8 @@ def _fitted(
     steps = search.grids[candidate.grid](candidate.steps)
     lower, top = candidate.memory
     return fit_plan(own, along(problem, fine.steps, steps), steps, needed, states_on(fine, steps),
-                    memory=(lower,) * (len(own) - 1) + (top,), held_out=held_out)  # fmt: skip
+                    memory=(lower,) * (len(own) - 1) + (top,), held_out=held_out,
+                    kept=beside_next(needed) if candidate.paired else None)  # fmt: skip
 
 
 def _check_search(ladder: Ladder, search: Search, budget: float) -> None:

@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from mlem_jax.checks import as_float, check_count, is_count, is_number
+from mlem_jax.checks import as_float, check_count, is_count, is_number, shape_of
 from mlem_jax.evaluate import square_errors
 from mlem_jax.fitting.regression import fit_step
 from mlem_jax.ladder import Ladder
@@ -71,6 +71,7 @@ def fit_plan(
     fine: State,
     *,
     memory: Sequence[int],
+    kept: ArrayLike | None = None,
     ridge: float = 1e-6,
     held_out: int = 0,
     chunk: int = 64,
@@ -87,6 +88,8 @@ def fit_plan(
         fine: the fine solution at the beginning of every step and at the end, of the same starts
             and paths, [steps + 1, batch, ...]: the states of `solve_path` on finer steps.
         memory: how many earlier outputs of each level are known.
+        kept: which outputs are remembered [steps, levels], bool, such as those that
+            `plans.beside_next` tells; without it, every output.
         ridge: how strongly coefficients are held at the base weights, relative to the squares of
             the known values.
         held_out: so many of the last samples are kept from the fit, to judge it.
@@ -105,13 +108,14 @@ def fit_plan(
     if np.asarray(needed).dtype != bool:
         raise TypeError(f"expected needed as bool [steps, levels], got {needed!r:.80}")
     ran = jnp.asarray(needed, bool)
-    slots = remember(ran, memory)
+    stored = ran if kept is None else _checked_kept(kept, ran)
+    slots = remember(stored, memory)
     draft = make_plan(jnp.zeros(ran.shape, slots.read.dtype), ran, slots, steps)
     table = checked_table(ladder, problem, steps, draft)
     count = batch_size(problem)
     seen = count - held_out
     _check_pilot(problem, steps, ran, fine, seen, len(ladder) + sum(memory))
-    known = known_before(ran, memory)
+    known = known_before(ran, slots)
     base = base_weights(known, slots).astype(table.scale.dtype)
     carry = init_carry(table, problem.x)
     # Rows are cut by numpy: JAX would compile a program for each of them.
@@ -135,15 +139,23 @@ def fit_plan(
     return Fit(plan, errors[:seen].mean(), left, as_float(gaps))
 
 
-def known_before(needed: ArrayLike, memory: Sequence[int]) -> Bool[Array, "steps known"]:
+def _checked_kept(kept: ArrayLike, ran: Bool[Array, "steps levels"]) -> Bool[Array, "steps levels"]:
+    """The outputs to be kept, all of which have to be there."""
+    if shape_of(kept) != ran.shape or np.asarray(kept).dtype != bool:
+        raise ValueError(f"expected kept outputs as bool {list(ran.shape)}, [steps, levels], got "
+                         f"{kept!r:.80}")  # fmt: skip
+    if (np.asarray(kept) & ~np.asarray(ran)).any():
+        raise ValueError("expected kept outputs of levels that run, got one where needed is False; "
+                         "take kept & needed")  # fmt: skip
+    return jnp.asarray(kept)
+
+
+def known_before(needed: ArrayLike, memory: Memory) -> Bool[Array, "steps known"]:
     """Whether each value is known at each step: levels that run, and slots that were written."""
-    ran = np.asarray(needed)
-    runs_before = np.cumsum(ran, axis=0) - ran
-    # Rings are filled in order: a place is written once the level has run one time more.
-    slots = [runs_before[:, level] > place for level, count in enumerate(memory)
-             for place in range(count)]  # fmt: skip
-    known = np.concatenate([ran, np.array(slots, bool).reshape(-1, len(ran)).T], axis=1)
-    return jnp.asarray(known, bool)
+    ran, store = np.asarray(needed), np.asarray(memory.store)
+    written = (store[:, :, None] == np.arange(memory.read.shape[1])).any(axis=1)
+    before = np.cumsum(written, axis=0) - written > 0
+    return jnp.asarray(np.concatenate([ran, before], axis=1), bool)
 
 
 def base_weights(known: Bool[Array, "steps known"], memory: Memory) -> Float[Array, "steps known"]:

@@ -1,7 +1,7 @@
 """Plans: which levels run at each step, with what weight, and what is remembered of them."""
 
 from mlem_jax.plans.files import load_plan, save_plan
-from mlem_jax.plans.memory import open_first, remember, trapezoid
+from mlem_jax.plans.memory import beside_next, open_first, remember, trapezoid
 from mlem_jax.plans.plan import (
     Memory,
     Plan,
@@ -27,6 +27,7 @@ __all__ = [
     "Memory",
     "Plan",
     "Price",
+    "beside_next",
     "by_hand",
     "check_plan",
     "draw_plan",

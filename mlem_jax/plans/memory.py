@@ -41,35 +41,49 @@ from mlem_jax.steps import Steps
 from mlem_jax.types import Openings, Scalar, Weights
 
 
-def remember(needed: ArrayLike, counts: Sequence[int]) -> Memory:
-    """The last outputs of each level: slots level by level, each a ring that its runs go round.
+def remember(kept: ArrayLike, counts: Sequence[int]) -> Memory:
+    """The last kept outputs of each level: slots level by level, each a ring that they go round.
 
     Nothing is read of them yet: put weights into `read`; `store` tells which output is where.
 
     Args:
-        needed: whether each level runs [steps, levels].
-        counts: how many outputs of each level to remember; 0 for none.
+        kept: whether the output of each level is kept [steps, levels]: `needed` for all of them,
+            or where the level runs and something else is true, as `beside_next`.
+        counts: how many of them to remember of each level; 0 for none.
 
     Raises:
         ValueError: if there is not one count per level, or one is negative.
     """
-    if len(shape_of(needed)) != 2:
-        raise ValueError(f"expected needed [steps, levels], got {needed!r:.80}")
-    ran = jnp.asarray(needed, bool)
-    levels = ran.shape[1]
+    if len(shape_of(kept)) != 2:
+        raise ValueError(f"expected kept outputs [steps, levels], got {kept!r:.80}")
+    table = jnp.asarray(kept, bool)
+    levels = table.shape[1]
     listed = isinstance(counts, list | tuple) and len(counts) == levels
     if not listed or not all(is_count(each, 0) for each in counts):
         raise ValueError(f"expected a count of at least 0 for each of {levels} levels, got "
                          f"{counts}")  # fmt: skip
-    return _rings(ran, tuple(map(int, counts)))
+    return _rings(table, tuple(map(int, counts)))
 
 
 @partial(jax.jit, static_argnums=1)
-def _rings(ran: Bool[Array, "steps levels"], counts: tuple[int, ...]) -> Memory:
+def _rings(kept: Bool[Array, "steps levels"], counts: tuple[int, ...]) -> Memory:
     sizes = np.asarray([counts], np.int32)
-    turn = (jnp.cumsum(ran, axis=0, dtype=jnp.int32) - ran.astype(jnp.int32)) % np.maximum(sizes, 1)
-    slot = (np.cumsum(sizes) - sizes).astype(np.int32) + turn
-    return Memory(jnp.zeros((len(ran), sum(counts))), jnp.where(ran & (sizes > 0), slot, -1))
+    before = jnp.cumsum(kept, axis=0, dtype=jnp.int32) - kept.astype(jnp.int32)
+    slot = (np.cumsum(sizes) - sizes).astype(np.int32) + before % np.maximum(sizes, 1)
+    return Memory(jnp.zeros((len(kept), sum(counts))), jnp.where(kept & (sizes > 0), slot, -1))
+
+
+def beside_next(needed: ArrayLike) -> Bool[Array, "steps levels"]:
+    """needed^k and needed^{k+1}: where the next level runs too; of the top level wherever it runs.
+
+    Outputs kept so, with `remember`, are the two sides of a difference at one state, which says
+    more of a later difference than the last output of a level that runs at every step.
+
+    Args:
+        needed: whether each level runs [steps, levels].
+    """
+    ran = jnp.asarray(needed, bool)
+    return ran & jnp.concatenate([ran[:, 1:], jnp.ones_like(ran[:, :1])], axis=1)
 
 
 def trapezoid(openings: Openings, steps: Steps) -> Plan:
