@@ -126,7 +126,7 @@ def restore(directory: str | Path, like: Params) -> Params:
             "named in its `about`:\n" + "\n".join(differing[:10])
         )
     items = ocp.args.Composite(tree=ocp.args.StandardRestore(abstract(boxed)))
-    restored = _read(directory, items).tree
+    restored = _read_verified(directory, items).tree
     return restored if boxed is like else restored["array"]
 
 
@@ -256,6 +256,10 @@ def _damaged(directory: Path, what: str) -> ValueError:
 def _read(directory: str | Path, items: ocp.args.Composite) -> Any:
     directory = _existing(directory)
     _verify(directory)
+    return _read_verified(directory, items)
+
+
+def _read_verified(directory: Path, items: ocp.args.Composite) -> Any:
     with _damage_named(directory), _checkpointer() as checkpointer:
         return checkpointer.restore(directory, items)
 

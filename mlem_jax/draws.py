@@ -111,7 +111,9 @@ midpoint = Draw(_draw_midpoint, independent_needs)
 """`systematic` with U = 1/2: each opening in the middle of the time it stands for.
 
 Nothing is random, so the draw is biased like a quadrature rule rather than noisy, and needs no
-key. It is priced as `systematic` is, whose mean cost it has to within one evaluation per level.
+key. Each gate opens as often as under `systematic`, to within one opening. It is priced as that
+is, as if gates opened independently of each other; as all have the same offset, two of them share
+more of their steps, or fewer, and the cost of a plan is off by a few percent: `price` tells it.
 """
 
 

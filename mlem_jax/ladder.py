@@ -2,7 +2,8 @@
 
 A level is any callable `(params, x, t) -> like x`. The callables are static, part of the compiled
 program; parameters and costs are leaves of a pytree, so that a ladder goes through `jax.jit`,
-`jax.grad` and `jax.tree.map` as one argument, and new costs or parameters compile nothing anew.
+`jax.tree.map` and, if its costs are floats too, `jax.grad` as one argument, and new costs or
+parameters compile nothing anew.
 """
 
 import dataclasses

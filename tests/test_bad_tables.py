@@ -162,6 +162,7 @@ NOISES = [
           (3.0, (3.5,), (-1,), "shape", None), "expected a shape"),
 ]  # fmt: skip
 
+CERTAIN = np.tile([1.0, 0.5, 0.25], (6, 1))  # What would be probabilities.
 NO_CHANCES = ([[0.0]], [[1.5]], [[-0.1]], [[NAN]], [0.5], 0.5, [], "half", None, [["a"]])
 NO_COSTS = ((4.0, 1.0), (0.0, 1.0), (-1.0, 1.0), (NAN, 1.0), (1.0, INF), ((1.0, 2.0),), (), 1.0,
             None, "costs", ("a", "b"))  # fmt: skip
@@ -207,7 +208,7 @@ GATE_TABLES = [
           (0.5, (0.0,), (2.0,), (1.0,), [[0.5]], [[0.5], [1.0]], None, "half"), "expected"),
 ]  # fmt: skip
 
-NO_LOGITS = (LOGITS[0], CHANCES, LOGITS.at[0, 0].set(NAN), None, "logits", 3.0, [[0.0]])
+NO_LOGITS = (LOGITS[0], CERTAIN, LOGITS.at[0, 0].set(NAN), None, "logits", 3.0, [[0.0]])
 DRAWS = [
     *(one for draw in (draws.independent, draws.systematic, draws.midpoint)
       for one in each("openings", lambda v, draw=draw: draw.openings(KEY, v), NO_LOGITS,
@@ -224,7 +225,7 @@ DRAWS = [
           "expected .*whole number"),
     *each("openings to weigh", lambda v: plans.weigh(v, LOGITS),
           (OPENINGS[:2], OPENINGS.astype(float), None, "open"), "expected openings"),
-    *each("logits to weigh", lambda v: plans.weigh(OPENINGS, v), (CHANCES, None, LOGITS[:2]),
+    *each("logits to weigh", lambda v: plans.weigh(OPENINGS, v), (CERTAIN, None, LOGITS[:2]),
           "expected"),
 ]  # fmt: skip
 
@@ -248,6 +249,7 @@ PLANS = [
           ((1,), (1, 1, -1), (1.5, 0, 0), 1, None, "one"), "expected a count"),
     *each("remember kept", lambda v: plans.remember(v, (1, 1, 1)), (OPENINGS[0], None, "n"),
           "expected kept"),
+    *each("beside_next", plans.beside_next, (OPENINGS[0], None, "n"), "expected needed"),
     *each("price", lambda v: price(v, COSTS), (None, LOGITS, STEPS), "expected a Plan"),
     *each("costs of a price", lambda v: price(PLAN, v), ((1.0,), *NO_COSTS), "expected .*cost"),
     *each("expected_price", lambda v: plans.expected_price(draws.midpoint, v, COSTS),

@@ -161,6 +161,13 @@ def test_what_is_in_the_cache_is_not_fitted_again(close):
     np.testing.assert_array_equal(again.fit.plan.weights, first.fit.plan.weights)
 
 
+def test_levels_may_be_lists_and_a_budget_less_than_a_step(close):
+    given, first, _ = close
+    listed = SEARCH._replace(levels=[[1, 2]], memories=[[1, 2]], powers=[first.candidate.power])
+    assert choose_plan(ladder(0.02), *given, listed, BUDGET).candidate.levels == (1, 2)
+    assert tables_of(ladder(0.02), SEARCH, 1e-3) == []
+
+
 def test_the_chosen_plan_runs_on_new_samples_about_as_well_as_was_said(close):
     own, new, choice = ladder(0.02), problem(48), close[1]
     fine = states_on(fine_solution(own, new, FINE, tables_of(own, SEARCH, BUDGET)), choice.steps)

@@ -83,7 +83,8 @@ CONSTRUCTORS = {
     plans.switch: {"steps": 6, "levels": 3, "at": 2, "early": 1, "late": 3},
     plans.by_hand: {"weights": good.CHANCES},
     plans.trapezoid: {"openings": good.OPENINGS, "steps": good.STEPS},
-    plans.remember: {"needed": good.OPENINGS, "counts": (1, 0, 2)},
+    plans.remember: {"kept": good.OPENINGS, "counts": (1, 0, 2)},
+    plans.beside_next: {"needed": good.OPENINGS},
     plans.stack_plans: {"plans": [good.PLAN, good.PLAN]},
     plans.drop_idle: {"plan": good.PLAN},
     mlem.price: {"plan": good.PLAN, "costs": good.COSTS},
@@ -188,3 +189,15 @@ def test_a_solve_refuses_in_words_or_answers_as_numpy_does(field, junk, data):
         expected = by_numpy(*parts)
     rounding = 1e-4 if found.dtype == np.float32 or "float32" in str(value) else 1e-9
     np.testing.assert_allclose(found, expected, rtol=rounding, atol=rounding)
+
+
+def test_double_precision_starts_of_numpy_run_in_single_where_jax_does():
+    with jax.enable_x64(False):
+        steps = mlem.steps.euler_maruyama(np.linspace(0.0, 1.0, 13))
+        start = np.random.default_rng(0).normal(size=(3, 2))
+        ladder = mlem.Ladder((lambda params, x, t: -params * x,), (jnp.float32(1.0),), (1.0,))
+        path = mlem.solve_path(ladder, mlem.Problem(start), steps, mlem.plans.full(12, 1, 1))
+        assert path.states.dtype == jnp.float32
+        fit = mlem.fitting.fit_plan(ladder, mlem.Problem(start), steps, np.ones((12, 1), bool),
+                                    path.states, memory=(0,))  # fmt: skip
+        np.testing.assert_allclose(fit.plan.weights, 1, rtol=1e-5)

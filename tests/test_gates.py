@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from mlem_jax import checkpoint, gates
+from mlem_jax import checkpoint, draws, gates, plans
 from mlem_jax.gates.scale import least_scale
 
 TIMES = jnp.linspace(1.0, 0.0, 6)
@@ -132,6 +132,21 @@ def test_a_table_is_its_rows_times_a_scale():
     np.testing.assert_allclose(fixed(gates.table(table), 2.0), np.minimum(1, 2 * table), rtol=1e-12)
     with pytest.raises(ValueError, match="expected 6 times, one per row of the table"):
         gates.table(table).logits((), TIMES[:5])
+
+
+def test_logits_of_likely_gates_are_not_taken_for_probabilities():
+    # p from 1/2 to 0.73 has logits from 0 to 1.
+    likely = np.tile([0.7, 0.6], (10, 1))
+    plan = plans.draw_plan(draws.midpoint, gates.to_logits(likely), None)
+    assert plan.needed.sum(axis=0).tolist() == [10 - 2, 6]
+
+
+def test_what_is_to_stay_open_is_certain_at_any_power():
+    squared = jnp.asarray([[jnp.inf, 1.0], [jnp.inf, 4.0]])
+    family = gates.from_sensitivities(squared, (1.0, 4.0), power=0.0)
+    logits = family.logits((), TIMES[:2], 0.1)
+    assert jnp.isposinf(logits[:, 0]).all()
+    np.testing.assert_allclose(gates.to_probabilities(logits)[:, 1], 0.1)
 
 
 @pytest.mark.parametrize("power", [1 / 2, 1 / 3])

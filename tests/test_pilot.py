@@ -160,6 +160,14 @@ def test_the_predicted_error_is_that_of_gates_where_the_end_is_linear_in_them():
     assert predict_error(found, logits) == pytest.approx(float(exact[0]), rel=1e-10)
 
 
+def test_the_error_of_gates_that_are_all_but_certain_is_not_rounded_away():
+    nearly = jnp.full((1, 1), 17.0, jnp.float32)  # 1 - p is 4e-8: p itself rounds to 1.
+    error = predict_error(jnp.full((1, 1), 3.0, jnp.float32), nearly)
+    assert error == pytest.approx(3 * np.exp(-17.0), rel=1e-5)
+    closed = jnp.full((1, 1), -200.0, jnp.float32)
+    assert predict_error(jnp.zeros((1, 1), jnp.float32), closed) == 0
+
+
 def test_gates_from_sensitivities_have_the_least_predicted_error_for_their_cost():
     paid = jnp.asarray([0.0, 4.0, 20.0])
     logits = gates.from_sensitivities(SENSITIVITIES, COSTS).logits((), jnp.arange(6.0), 0.5)

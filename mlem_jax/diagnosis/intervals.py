@@ -43,9 +43,8 @@ def interval(values: ArrayLike) -> Interval:
     """Of the first value, by the others."""
     # By rank, as infinities are no numbers to go between.
     values = np.asarray(values)
-    ordered = np.sort(values[1:])
-    last = len(ordered) - 1
-    low, high = ordered[math.floor(0.025 * last)], ordered[math.ceil(0.975 * last)]
+    low = np.quantile(values[1:], 0.025, method="lower")
+    high = np.quantile(values[1:], 0.975, method="higher")
     return Interval(float(values[0]), float(low), float(high))
 
 

@@ -21,7 +21,7 @@ injected at one step of the bin, drawn for each sample by itself. Its mean squar
 the mean of v over the bin. (Random signs at all of its steps have that mean too; but neighbours' J
 are nearly parallel, so the square of a sum of signs stands before it, which varies by more than
 itself.) No state is stored, so memory does not grow with the number of steps but for a few numbers
-per step.
+per step; there are as many tangents of the size of the batch as time bins times differences.
 
 A ladder of fewer levels needs no run of its own: its differences are sums of neighbouring ones, so
 its J are sums of their J, and its v follow from the mean products of neighbours' J
@@ -43,7 +43,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mlem_jax.checks import check_kind, is_count
-from mlem_jax.gates.logits import to_probabilities
 from mlem_jax.ladder import Ladder, check_ladder
 from mlem_jax.noise import as_key
 from mlem_jax.plans.plan import full
@@ -154,8 +153,10 @@ def bin_numbers(count: int, bins: int) -> Int[np.ndarray, " steps"]:
 
 def predict_error(sensitivities: Sensitivities, logits: Logits) -> Scalar:
     """E |x - x_ref|^2 = sum_{n,k} (1/p - 1) v, for independent draws, to first order."""
-    p = to_probabilities(logits)
-    return jnp.where(p < 1, (1 / p - 1) * jnp.where(p < 1, sensitivities, 0), 0).sum()
+    certain = jnp.isposinf(logits)
+    odds = jnp.exp(-jnp.where(certain, 0, logits))  # 1/p - 1, where p itself would round to 1.
+    missed = jnp.where(certain | (sensitivities == 0), 0, sensitivities)
+    return jnp.where(missed > 0, odds * missed, 0).sum()
 
 
 @partial(jax.jit, static_argnums=5)

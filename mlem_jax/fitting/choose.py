@@ -9,7 +9,7 @@ than that, but for the noise of the samples that judge.
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
@@ -42,7 +42,7 @@ class Candidate(NamedTuple):
     grid: str
     steps: int
     power: float
-    memory: tuple[int, int]
+    memory: tuple[int, ...]
     paired: bool = False
 
 
@@ -68,11 +68,11 @@ class Search(NamedTuple):
     """
 
     grids: Mapping[str, Callable[[int], Steps]]
-    levels: Sequence[tuple[int, ...]]
+    levels: Sequence[Sequence[int]]
     most: int
     factors: Sequence[float] = (3, 5, 8)
     powers: Sequence[float] = (1 / 3, 0.2, 0.5)
-    memories: Sequence[tuple[int, int]] = ((1, 2), (0, 1), (2, 3))
+    memories: Sequence[Sequence[int]] = ((1, 2), (0, 1), (2, 3))
 
 
 class Choice(NamedTuple):
@@ -105,7 +105,9 @@ def choose_plan(
     search: Search,
     budget: float,
     *,
-    held_out: float = 1 / 3,
+    held_out_share: float = 1 / 3,
+    ridge: float = 1e-6,
+    chunk: int = 64,
     cache: MutableMapping[str, float] | None = None,
     report: Report | None = None,
 ) -> Choice:
@@ -119,7 +121,9 @@ def choose_plan(
         density: where the levels count, from a pilot run.
         search: what is tried.
         budget: in the unit of the costs.
-        held_out: share of the samples that judge.
+        held_out_share: of the samples, these judge, and are not fitted in the search.
+        ridge: how strongly coefficients are held at the base weights, see `fit_plan`.
+        chunk: samples that a level is given at a time, to bound the memory.
         cache: held-out errors by the text of a candidate and the budget; what is in it is not
             fitted again, so one that is kept on disk makes the choice resumable. It must be of the
             same ladder, problem and fine solution.
@@ -133,8 +137,11 @@ def choose_plan(
     _check_search(ladder, search, budget)
     errors: dict[Candidate, float] = {}
     kept = {} if cache is None else cache
-    judges = max(1, round(held_out * batch_size(problem)))
-    fitted = partial(_fitted, ladder, problem, fine, search)
+    if not (is_number(held_out_share) and 0 < held_out_share < 1):
+        raise ValueError("expected the share of the samples that judge, between 0 and 1, got "
+                         f"{held_out_share!r}")  # fmt: skip
+    judges = max(1, round(held_out_share * batch_size(problem)))
+    fitted = partial(_fitted, ladder, problem, fine, search, ridge=ridge, chunk=chunk)
 
     def judge(candidate: Candidate) -> float:
         if candidate in errors:
@@ -150,14 +157,16 @@ def choose_plan(
             report(candidate, errors[candidate])
         return errors[candidate]
 
-    best = min(_starts(ladder, search, budget), key=judge)
+    starts = list(_starts(ladder, search, budget))
+    if not starts:
+        raise _too_small(budget)
+    best = min(starts, key=judge)
     for changed in _changes(search):
         best = min([best, *(best._replace(**change) for change in changed)], key=judge)
     best = min([*_alone(ladder, search, budget), best], key=judge)
     needed = places_of(ladder, best, search, density, budget)
     if needed is None:
-        raise ValueError(f"expected a budget that pays for a candidate, got {budget:g}; take fewer "
-                         "steps, or cheaper levels")  # fmt: skip
+        raise _too_small(budget)
     fit = fitted(best, needed, 0)
     costs = known_costs(pick_levels(ladder, best.levels))
     steps = search.grids[best.grid](best.steps)
@@ -195,15 +204,16 @@ def _starts(ladder: Ladder, search: Search, budget: float) -> Iterator[Candidate
     paid = budget / known_costs(ladder)[-1]
     for grid in search.grids:
         for factor in search.factors:
-            yield Candidate(search.levels[0], grid, min(round(factor * paid), search.most),
-                            search.powers[0], search.memories[0])  # fmt: skip
+            if (count := min(round(factor * paid), search.most)) > 0:
+                yield Candidate(tuple(search.levels[0]), grid, count, search.powers[0],
+                                tuple(search.memories[0]))  # fmt: skip
 
 
 def _changes(search: Search) -> Iterator[list[dict[str, object]]]:
     """What is changed in the best so far, one thing after the other."""
-    yield [{"levels": levels} for levels in search.levels[1:]]
+    yield [{"levels": tuple(levels)} for levels in search.levels[1:]]
     yield [{"power": power} for power in search.powers[1:]]
-    yield [{"memory": memory} for memory in search.memories[1:]]
+    yield [{"memory": tuple(memory)} for memory in search.memories[1:]]
     yield [{"paired": True}]
 
 
@@ -223,6 +233,7 @@ def _fitted(
     candidate: Candidate,
     needed: Bool[np.ndarray, "steps levels"],
     held_out: int,
+    **options: Any,
 ) -> Fit:
     """`fit_plan` of a candidate."""
     own = pick_levels(ladder, candidate.levels)
@@ -230,7 +241,13 @@ def _fitted(
     lower, top = candidate.memory
     return fit_plan(own, along(problem, fine.steps, steps), steps, needed, states_on(fine, steps),
                     memory=(lower,) * (len(own) - 1) + (top,), held_out=held_out,
-                    kept=beside_next(needed) if candidate.paired else None)  # fmt: skip
+                    kept=beside_next(needed) if candidate.paired else None,
+                    **options)  # fmt: skip
+
+
+def _too_small(budget: float) -> ValueError:
+    return ValueError(f"expected a budget that pays for a candidate, got {budget:g}; take fewer "
+                      "steps, or cheaper levels")  # fmt: skip
 
 
 def _check_search(ladder: Ladder, search: Search, budget: float) -> None:
@@ -244,3 +261,6 @@ def _check_search(ladder: Ladder, search: Search, budget: float) -> None:
         if len(levels) < 2 or levels[-1] != len(ladder):
             raise ValueError(f"expected two or more levels that end at the top, {len(ladder)}, got "
                              f"{levels!r}")  # fmt: skip
+    if wrong := [each for each in search.memories if len(each) != 2]:
+        raise ValueError("expected memories as pairs, how many outputs of each lower level and of "
+                         f"the top, got {wrong[0]!r}")  # fmt: skip

@@ -59,7 +59,7 @@ def least_squares(
     ridge: float,
     seen: int,
 ) -> tuple[Float[np.ndarray, " known"], Float[np.ndarray, " 2"]]:
-    """c = base + argmin_d |target - base . v - d . v|^2 + ridge |v|^2 |d|^2.
+    """c = base + argmin_d |target - base . v - d . v|^2 + ridge max_j |v_j|^2 |d|^2.
 
     Values that are not known have no coefficient. Also the mean squares left with base and with c.
     """

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -87,7 +88,8 @@ def from_sensitivities(
     That is T_k, and T_{k-1} too unless the gate of level k - 1 is always open.
 
     Args:
-        sensitivities: v [steps, levels], squared, from `diagnosis.measure_sensitivities`.
+        sensitivities: v [steps, levels], squared, from `diagnosis.measure_sensitivities`; +inf
+            for a gate that is to stay open.
         costs: of one evaluation of each level.
         power: 1/2 for independent draws, 1/3 for even ones (`systematic`, `midpoint`).
 
@@ -115,12 +117,13 @@ def from_sensitivities(
 def sensitivity_rates(
     sensitivities: Float[Array, "steps levels"], costs: Float[Array, " levels"], power: float
 ) -> Float[Array, "steps levels"]:
-    """(v_k / c_k)^power of `from_sensitivities`; traceable."""
+    """(v_k / c_k)^power of `from_sensitivities`, +inf where v is, at any power; traceable."""
     closes = jnp.isfinite(sensitivities).any(axis=0)[:-1]
     below = jnp.where(closes, costs[:-1], 0)
     paid = costs + jnp.concatenate([jnp.zeros(1, costs.dtype), below])
     # A sensitivity of 0 would be a gate that never opens; the least positive one stands for it.
-    return (jnp.maximum(sensitivities, jnp.finfo(sensitivities.dtype).tiny) / paid[None]) ** power
+    worth = jnp.maximum(sensitivities, jnp.finfo(sensitivities.dtype).tiny) / paid[None]
+    return jnp.where(jnp.isposinf(worth), jnp.inf, worth**power)
 
 
 def _scaled(rates: Callable[[PerStep], Any]) -> Gates:
@@ -134,7 +137,7 @@ def _scaled(rates: Callable[[PerStep], Any]) -> Gates:
             raise ValueError(f"expected a scale above 0, got {scale}")
         # A gate that can never open would have an infinite weight.
         p = jnp.clip(scale * as_float(rates(t)), 1e-12, 1.0)
-        return jnp.log(p) - jnp.log1p(-p)
+        return jax.scipy.special.logit(p)
 
     return Gates(lambda: (), logits)
 

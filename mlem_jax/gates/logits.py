@@ -77,7 +77,10 @@ def check_logits(logits: Logits) -> None:
 
 
 def refuse_probabilities(logits: Logits) -> None:
-    """A table of numbers in (0, 1] is taken for probabilities; what is traced passes.
+    """Numbers in (0, 1] with a level at exactly 1 throughout are taken for probabilities.
+
+    Without such a level they may be either, and pass: p from 1/2 to 0.73 has such logits too. What
+    is traced passes.
 
     Raises:
         ValueError: if it is such a table.
@@ -85,10 +88,10 @@ def refuse_probabilities(logits: Logits) -> None:
     if isinstance(logits, Tracer):
         return
     values = np.asarray(logits)
-    if ((values > 0) & (values <= 1)).all():
+    if ((values > 0) & (values <= 1)).all() and (values == 1).all(axis=0).any():
         raise ValueError(
-            "expected logits, got a table of numbers in (0, 1], as probabilities are; turn them "
-            "into logits with gates.to_logits"
+            "expected logits, got numbers in (0, 1] with a level at 1 throughout, as probabilities "
+            "are; turn them into logits with gates.to_logits"
         )
 
 

@@ -81,7 +81,12 @@ def beside_next(needed: ArrayLike) -> Bool[Array, "steps levels"]:
 
     Args:
         needed: whether each level runs [steps, levels].
+
+    Raises:
+        ValueError: if it is no such table.
     """
+    if len(shape_of(needed)) != 2:
+        raise ValueError(f"expected needed [steps, levels], got {needed!r:.80}")
     ran = jnp.asarray(needed, bool)
     return ran & jnp.concatenate([ran[:, 1:], jnp.ones_like(ran[:, :1])], axis=1)
 

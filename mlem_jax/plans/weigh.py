@@ -30,8 +30,9 @@ def weigh(openings: Openings, logits: Logits) -> Plan:
         ValueError: if the openings are no table of bool of the shape of the logits, or these look
             like probabilities.
     """
-    if getattr(logits, "ndim", None) != 2:
-        raise ValueError(f"expected logits [steps, levels], got {type(logits).__name__}")
+    if len(shape_of(logits)) != 2:
+        raise ValueError(f"expected logits [steps, levels], got {type(logits).__name__}"
+                         f"{list(shape_of(logits))}")  # fmt: skip
     refuse_probabilities(logits)
     kind = getattr(openings, "dtype", type(openings).__name__), list(shape_of(openings))
     if kind != (np.bool_, list(logits.shape)):

@@ -1,5 +1,7 @@
 """Whether the parts of a solve fit together, before anything is compiled."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,7 +81,8 @@ def _check_state(x: State) -> np.dtype:
             f"{', '.join(sorted(map(str, dtypes)))}; a network may compute in half precision "
             "inside its level, and return the state's dtype"
         )
-    return dtype
+    # As JAX will take it: float64 of numpy is float32 unless double precision is on.
+    return jax.dtypes.canonicalize_dtype(dtype)
 
 
 def _check_noise(problem: Problem, steps: Steps) -> None:
@@ -132,17 +135,17 @@ def _lacks_noise(problem: Problem, steps: Steps) -> jax.Array | bool:
 
 
 def made_for_others(steps: Steps, plan: Plan) -> jax.Array | bool:
-    """Whether the plan has the coefficients of other steps in it; known, that is an error."""
-    if not plan.made_for.shape[1]:
+    """Whether a plan, or one of stacked ones, has other steps' coefficients; known, an error."""
+    if not plan.made_for.shape[-1]:
         return False
-    found = fingerprint(steps)
-    if plan.made_for.shape != found.shape:
+    found, given = fingerprint(steps), plan.made_for
+    if given.shape[-2:] != found.shape:
         raise ValueError(f"expected plan.made_for of shape {list(found.shape)}, or no columns, got "
-                         f"{list(plan.made_for.shape)}")  # fmt: skip
-    differs = _differ(found, plan.made_for)
-    if isinstance(differs, Tracer):
-        return differs
-    if differs:
+                         f"{list(given.shape)}")  # fmt: skip
+    if isinstance(found, Tracer) or isinstance(given, Tracer):
+        return _differ(found, given)
+    # By numpy: what is small and known need not wait for the device.
+    if _differ(np.asarray(found), np.asarray(given)):
         raise ValueError(
             "expected the steps that this plan was made for, got others of the same number; a plan "
             "that remembers or was fitted holds their coefficients, so make it anew for these"
@@ -150,9 +153,8 @@ def made_for_others(steps: Steps, plan: Plan) -> jax.Array | bool:
     return False
 
 
-@jax.jit
-def _differ(found: jax.Array, made_for: jax.Array) -> jax.Array:
+def _differ(found: Any, made_for: Any) -> Any:
     # Relative to each coefficient, since a gain may be as small as a step.
     expected = made_for.astype(found.dtype)
-    close = 1e-5 * jnp.maximum(jnp.abs(found), jnp.abs(expected))
-    return ~jnp.all(jnp.abs(found - expected) <= close)
+    largest = abs(found) + abs(found - expected)
+    return ~(abs(found - expected) <= 1e-5 * largest).all()

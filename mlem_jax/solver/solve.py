@@ -42,7 +42,8 @@ class Trajectory(NamedTuple):
 
     Attributes:
         steps: how many steps had been done.
-        states: the states then, stacked; the first is the start, the last the end.
+        states: the states then, stacked; where every step is kept, the first is the start and the
+            last the end.
     """
 
     steps: Int[Array, " kept"]
@@ -180,9 +181,8 @@ def stacked_tables(ladder: Ladder, problem: Problem, steps: Steps, plans: Plan) 
     checked_table(ladder, problem, steps, one)
     if not isinstance(plans.memory.store, Tracer):
         check_store(np.asarray(plans.memory.store), plans.memory.read.shape[-1])
-    if plans.made_for.shape[-1] and not isinstance(plans.made_for, Tracer):
-        for own in plans.made_for[1:]:
-            made_for_others(steps, one._replace(made_for=own))
+    if not isinstance(plans.made_for, Tracer):
+        made_for_others(steps, plans)
     return _tables(ladder, problem, steps, plans)
 
 
