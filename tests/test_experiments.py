@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from experiments import quickstart, sample
+from experiments import fit, quickstart, sample
 from experiments.common import runs, tiny
 from experiments.common.benchmark import measure_missing, timed_solve
 from experiments.common.kept_plans import KeptPlan, read_plan, write_plan
@@ -112,6 +112,18 @@ def test_a_fitted_plan_is_compared_with_single_networks_on_pictures_it_has_not_s
     with jax.enable_x64(False):
         fitted.main(small)
     assert (tmp_path / "runs" / "ddim.jsonl").read_text() == log
+
+
+@pytest.mark.slow
+def test_a_plan_is_fitted_kept_and_drawn_with(tmp_path, capsys):
+    given = {"tiny": True, "out": tmp_path / "plan.npz", "runs": tmp_path / "runs"}
+    with jax.enable_x64(False):
+        fit.main(fit.Settings(**given))
+    told = json.loads((tmp_path / "plan.json").read_text())
+    assert told["name"] in " ".join(capsys.readouterr().out.split())
+    kept = read_plan(tmp_path / "plan.npz")
+    assert kept.cost <= 6.0 + 1
+    assert told["mse"] > 0
 
 
 METHOD = Method("ML-EM", (2, 4), "log-SNR", 2, "pilot", "midpoint", "trapezoid")

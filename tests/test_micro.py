@@ -9,7 +9,14 @@ import pytest
 from experiments.common import machine
 from experiments.common.timing import in_turns, paired, told
 from experiments.ladders import shipped
-from experiments.micro import accelerator, floor, rounds
+from experiments.micro import (
+    accelerator,
+    depthwise,
+    floor,
+    gradient_noise,
+    learning_cost,
+    rounds,
+)
 from mlem_jax import Ladder
 from mlem_jax.solver import Round
 from tests.pictures import is_drawn
@@ -70,6 +77,17 @@ def test_they_run_on_tiny_networks(script, tmp_path):
         assert is_drawn(file.with_suffix(".png"))
     if script is rounds:
         assert all(row["largest_distance"] < 1e-5 for row in found["rows"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [depthwise, gradient_noise, learning_cost])
+def test_the_others_run_on_tiny_networks_too(script, tmp_path):
+    with jax.enable_x64(False):
+        script.main(script.Settings(tiny=True, out=tmp_path))
+    (file,) = tmp_path.glob("*.json")
+    found = json.loads(file.read_text())
+    assert found["command"].startswith(f"python -m {script.__name__}")
+    assert found.get("rows") or found["ratio_to_plain"]["plain"] == 1
 
 
 def test_a_shipped_ladder_in_half_precision_says_nearly_the_same(small_ladder):
