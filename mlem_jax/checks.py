@@ -15,7 +15,8 @@ def is_number(given: Any) -> bool:
         return abs(given) < 2**63
     if isinstance(given, float):
         return True
-    return getattr(given, "ndim", None) == 0 and np.dtype(given.dtype).kind in "fiu"
+    # A key has a dtype that numpy does not know.
+    return getattr(given, "ndim", None) == 0 and getattr(given.dtype, "kind", "O") in "fiu"
 
 
 def is_count(given: Any, least: int = 1) -> bool:

@@ -6,7 +6,7 @@ or its best one worse, there is no such number: then there is a bound, and it st
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from typing import NamedTuple
 
 import numpy as np
@@ -94,7 +94,7 @@ def ratio(own: Points, other: Points) -> Ratio | None:
     Returns:
         The range of the median; None where there are no runs on one of the sides.
     """
-    if not own or not other:
+    if any(isinstance(runs, Sized) and not len(runs) for runs in (own, other)):
         return None
     table = as_table(own, "runs")
     if table.ndim != 2 or table.shape[1] != 2 or not (table[:, 0] > 0).all():

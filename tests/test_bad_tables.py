@@ -1,5 +1,7 @@
 """Bad inputs to what makes tables: processes, grids, steps, paths, gates, draws, plans, prices."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -178,13 +180,16 @@ GATE_TABLES = [
     *each("gamma of theory", lambda v: gates.theory(COSTS, gamma=v), (*NOT_POSITIVE, [2.0]),
           "expected .*gamma"),
     *each("gamma of even", lambda v: gates.even(COSTS, gamma=v), NOT_POSITIVE, "expected .*gamma"),
-    *each("lowest", lambda v: gates.keep_open(GATES, lowest=v).logits((), T),
-          (-1, 4, 1.5, "two", None), "expected .*lowest"),
+    *each("certain", lambda v: gates.keep_open(GATES, certain=v).logits((), T),
+          (-1, 4, 1.5, "two", None), "expected .*certain"),
     *each("gates to keep open", lambda v: gates.keep_open(v), (None, LOGITS, gates.log_linear),
           "expected Gates"),
-    *each("scale", lambda v: GATES.logits((), T, v), NOT_POSITIVE, "expected a scale"),
-    *each("times of fixed gates", lambda v: GATES.logits((), v), (None, 0.5, "t"),
-          "expected times"),
+    *(case for family in (GATES, gates.log_linear((0.9, 0.5)),
+                          gates.piecewise_linear((0.9, 0.5), (0.0, 1.0)))
+      for case in (*each("scale", partial(family.logits, family.init(), T), NOT_POSITIVE,
+                         "expected a scale"),
+                   *each("times of gates", partial(family.logits, family.init()),
+                         (None, 0.5, "t"), "expected times"))),
     row("times of a table", lambda: gates.table(CHANCES).logits((), T[:2]), "expected 6 times"),
     *each("sensitivities", lambda v: gates.from_sensitivities(v, COSTS),
           (CHANCES[:, :2], CHANCES[0], [[NAN] * 3], [[-1.0] * 3], None, "v"),

@@ -74,7 +74,7 @@ CONSTRUCTORS = {
     gates.log_linear: {"start": (0.9, 0.5), "delta": 0.1},
     gates.piecewise_linear: {"start": (0.9, 0.5), "knots": (0.0, 1.0)},
     gates.from_sensitivities: {"sensitivities": good.CHANCES, "costs": good.COSTS, "power": 0.5},
-    gates.keep_open: {"gates": good.GATES, "lowest": 1},
+    gates.keep_open: {"gates": good.GATES, "certain": 1},
     mlem.draw_plan: {"draw": draws.independent, "logits": good.LOGITS, "key": good.KEY},
     plans.draw_plans: {"draw": draws.systematic, "logits": good.LOGITS, "key": good.KEY,
                        "count": 2},

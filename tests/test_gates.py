@@ -186,7 +186,7 @@ def test_what_makes_no_gates_is_refused():
 
 
 def test_levels_that_are_kept_open_are_certain_at_any_scale():
-    kept = gates.keep_open(gates.inverse_cost(COSTS), lowest=2)
+    kept = gates.keep_open(gates.inverse_cost(COSTS), certain=2)
     for scale in (0.01, 1.0):
         logits = kept.logits(kept.init(), TIMES, scale)
         assert jnp.isposinf(logits[:, :2]).all()

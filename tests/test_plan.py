@@ -134,7 +134,7 @@ def test_logits_that_are_none_are_refused(draw):
         with pytest.raises(ValueError, match="logits without NaN, got one at step 1, level 2"):
             make(LOGITS.at[1, 1].set(jnp.nan))
         with pytest.raises(ValueError, match=r"expected logits, got .*to_logits"):
-            make(jnp.asarray(TABLE))
+            make(jnp.asarray(TABLE).at[:, 0].set(1.0))  # A certain level, as a probability.
 
 
 @pytest.mark.parametrize("draw", [draws.independent, draws.systematic, draws.midpoint])

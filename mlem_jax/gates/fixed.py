@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
 from mlem_jax.checks import as_float, as_table, check_kind, is_count, is_number, shape_of
-from mlem_jax.gates.logits import Gates, Scale, check_probabilities
+from mlem_jax.gates.logits import Gates, Scale, check_probabilities, check_times
 from mlem_jax.ladder import check_costs
 from mlem_jax.types import Logits, PerStep
 
@@ -60,22 +60,29 @@ def even(costs: Sequence[float], *, gamma: float) -> Gates:
     return _power(costs, (1 + 2 / _check_gamma(gamma)) / 3)
 
 
-def keep_open(gates: Gates, *, lowest: int = 1) -> Gates:
+def keep_open(gates: Gates, *, certain: int = 1) -> Gates:
     """The same gates with the lowest levels certain.
 
     With the predicted data as F, a step at which nothing runs would predict the data 0; so the
     bottom level mostly runs at every step.
+
+    Args:
+        gates: any.
+        certain: how many of the lowest gates are always open.
+
+    Raises:
+        ValueError: if that is no count, or more than there are gates.
     """
     check_kind(gates, Gates, "make them with the functions of mlem_jax.gates")
-    if not is_count(lowest, 0):
-        raise ValueError(f"expected how many of the lowest gates to keep open, got {lowest!r}")
+    if not is_count(certain, 0):
+        raise ValueError(f"expected how many of the lowest gates are certain, got {certain!r}")
 
     def logits(theta: Any, t: PerStep, scale: Scale = 1.0) -> Logits:
         own = gates.logits(theta, t, scale)
-        if lowest > own.shape[1]:
-            raise ValueError(f"expected at most {own.shape[1]} lowest gates to keep open, one per "
-                             f"level, got {lowest}")  # fmt: skip
-        return own.at[:, :lowest].set(jnp.inf)
+        if certain > own.shape[1]:
+            raise ValueError(f"expected at most {own.shape[1]} certain gates, one per level, got "
+                             f"{certain}")  # fmt: skip
+        return own.at[:, :certain].set(jnp.inf)
 
     return Gates(gates.init, logits)
 
@@ -129,12 +136,7 @@ def sensitivity_rates(
 def _scaled(rates: Callable[[PerStep], Any]) -> Gates:
     def logits(theta: Any, t: PerStep, scale: Scale = 1.0) -> Logits:
         del theta
-        if getattr(t, "ndim", None) != 1:
-            raise TypeError(f"expected times [steps], such as steps.t, got {t!r:.80}")
-        if not isinstance(scale, Tracer) and not (
-            is_number(scale) and scale > 0 and math.isfinite(scale)
-        ):
-            raise ValueError(f"expected a scale above 0, got {scale}")
+        check_times(t, scale)
         # A gate that can never open would have an infinite weight.
         p = jnp.clip(scale * as_float(rates(t)), 1e-12, 1.0)
         return jax.scipy.special.logit(p)

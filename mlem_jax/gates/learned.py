@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
 from mlem_jax.checks import as_table, check_kind, is_number
-from mlem_jax.gates.logits import Gates, Scale, to_logits
+from mlem_jax.gates.logits import Gates, Scale, check_times, to_logits
 from mlem_jax.types import Logits, PerStep, Scalar
 
 
@@ -49,6 +49,7 @@ def log_linear(start: Sequence[float], *, delta: float = 0.1) -> Gates:
 
     def logits(theta: LogLinear, t: PerStep, scale: Scale = 1.0) -> Logits:
         check_kind(theta, LogLinear, "init() makes theta")
+        check_times(t, scale)
         if not isinstance(t, Tracer) and not np.all(np.asarray(t) > -delta):
             raise ValueError(
                 f"expected times above -delta = {-delta}, got {np.min(np.asarray(t))}; learn the "
@@ -94,6 +95,7 @@ def piecewise_linear(start: ArrayLike, knots: Sequence[float]) -> Gates:
         return begin
 
     def logits(theta: Float[Array, "knots free"], t: PerStep, scale: Scale = 1.0) -> Logits:
+        check_times(t, scale)
         at = jnp.asarray(places, theta.dtype)
         along = jax.vmap(lambda own: jnp.interp(jnp.asarray(t, theta.dtype), at, own), 1, 1)
         return _with_certain(free, along(theta) + _log(scale, theta.dtype))

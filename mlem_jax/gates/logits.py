@@ -9,6 +9,7 @@ have none, and a table of logits for any times and any scale. The scale traces e
 from one shape: 1 is the shape itself, more opens gates, less closes them.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -17,7 +18,7 @@ import numpy as np
 from jax.core import Tracer
 from numpy.typing import ArrayLike
 
-from mlem_jax.checks import as_float, as_table
+from mlem_jax.checks import as_float, as_table, is_number
 from mlem_jax.types import Logits, PerStep, Probabilities, Scalar
 
 Scale = Scalar | float
@@ -55,6 +56,20 @@ def to_logits(probabilities: ArrayLike) -> Logits:
 def to_probabilities(logits: Logits) -> Probabilities:
     """p = 1 / (1 + e^-l)."""
     return jax.nn.sigmoid(logits)
+
+
+def check_times(t: PerStep, scale: Scale) -> None:
+    """What gates are asked for: times [steps], and a scale; what is traced passes.
+
+    Raises:
+        TypeError: if the times are no column.
+        ValueError: if the scale is not above 0 and finite.
+    """
+    if getattr(t, "ndim", None) != 1:
+        raise TypeError(f"expected times [steps], such as steps.t, got {t!r:.80}")
+    positive = isinstance(scale, Tracer) or (is_number(scale) and 0 < scale < math.inf)
+    if not positive:
+        raise ValueError(f"expected a scale above 0, got {scale}")
 
 
 def check_logits(logits: Logits) -> None:

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, Shaped
@@ -89,24 +91,36 @@ def fit_budget(
     paid = as_float(costs)
     theta = gates.init() if theta is None else theta
 
-    def cost(scale: Scalar | float) -> Scalar:
-        return expected_cost(draw, gates.logits(theta, t, scale), paid)
-
     levels = gates.logits(theta, t).shape[1]
     if levels != len(costs):
         raise ValueError(f"expected one cost for each of {levels} gates, got {len(costs)}")
-    found = least_scale(lambda scale: cost(scale) >= budget)
-    if isinstance(found, Tracer):
+    found = _scale_for(gates, draw, theta, t, paid, budget)
+    if isinstance(found[0], Tracer):
         raise TypeError("expected costs and parameters that are known, got traced ones; fit a "
                         "budget outside jax.jit")  # fmt: skip
-    scale = float(found)
-    least, most = (float(cost(jnp.exp(log_scale))) for log_scale in (-60.0, 60.0))
+    scale, least, most = map(float, found)
     if not least <= budget or math.isnan(scale):
         raise ValueError(
             f"expected a budget from {least:g}, the cost of the certain levels, to {most:g}, with "
             f"every gate certain, got {budget:g}"
         )
     return gates.logits(theta, t, max(scale, math.exp(-60.0)))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _scale_for(
+    gates: Gates, draw: Draw, theta: Any, t: PerStep, costs: PerLevel, budget: Scalar | float
+) -> tuple[Scalar, Scalar, Scalar]:
+    """The least scale that costs the budget, and the costs at the least scale and at the most.
+
+    Compiled once for gates and a draw: a sweep of budgets compiles nothing anew.
+    """
+
+    def cost(scale: Scalar | float) -> Scalar:
+        return expected_cost(draw, gates.logits(theta, t, scale), costs)
+
+    least, most = (cost(jnp.exp(log_scale)) for log_scale in (-60.0, 60.0))
+    return least_scale(lambda scale: cost(scale) >= budget), least, most
 
 
 def _priced(evaluations: Shaped[Array, " levels"], costs: Sequence[Any]) -> Price:
