@@ -76,8 +76,9 @@ def _rings(kept: Bool[Array, "steps levels"], counts: tuple[int, ...]) -> Memory
 def beside_next(needed: ArrayLike) -> Bool[Array, "steps levels"]:
     """needed^k and needed^{k+1}: where the next level runs too; of the top level wherever it runs.
 
-    Outputs kept so, with `remember`, are the two sides of a difference at one state. Of a level that
-    runs at every step that may say more than its last output; a fit tells (`fitting.choose_plan`).
+    Outputs kept so, with `remember`, are the two sides of a difference at one state. Of a level
+    that runs at every step that may say more than its last output: a fit tells
+    (`fitting.choose_plan`).
 
     Args:
         needed: whether each level runs [steps, levels].
