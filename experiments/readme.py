@@ -151,7 +151,8 @@ def when() -> str:
         ["error of 8 steps of one network, over that of 8 steps with fitted weights",
          *less_error(8.0), earth],
         ["error of the best of diffusers' and diffrax's solvers and a switch of levels, over that "
-         "of a fitted plan, for 8 and 30 evaluations", *peer_tables.over_fitted(8, 30),
+         "of a fitted plan, for 8 and 30 evaluations or up to 5 % more",
+         *peer_tables.over_fitted(8, 30),
          "[Earth](results/README.md#beside-the-solvers-of-other-projects)"],
         ["cost of Euler-Maruyama with one network, over that of ML-EM as in the paper (independent "
          "draws, learned gates, best of 15), both on a uniform grid",

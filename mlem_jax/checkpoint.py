@@ -93,6 +93,8 @@ def read_about(directory: str | Path) -> dict[str, Any]:
         FileNotFoundError: if there is no checkpoint.
         ValueError: if it is damaged.
     """
+    directory = _existing(directory)
+    _verify(directory)
     return _read(directory, ocp.args.Composite(about=ocp.args.JsonRestore())).about
 
 
@@ -126,7 +128,7 @@ def restore(directory: str | Path, like: Params) -> Params:
             "named in its `about`:\n" + "\n".join(differing[:10])
         )
     items = ocp.args.Composite(tree=ocp.args.StandardRestore(abstract(boxed)))
-    restored = _read_verified(directory, items).tree
+    restored = _read(directory, items).tree
     return restored if boxed is like else restored["array"]
 
 
@@ -253,13 +255,7 @@ def _damaged(directory: Path, what: str) -> ValueError:
     )
 
 
-def _read(directory: str | Path, items: ocp.args.Composite) -> Any:
-    directory = _existing(directory)
-    _verify(directory)
-    return _read_verified(directory, items)
-
-
-def _read_verified(directory: Path, items: ocp.args.Composite) -> Any:
+def _read(directory: Path, items: ocp.args.Composite) -> Any:
     with _damage_named(directory), _checkpointer() as checkpointer:
         return checkpointer.restore(directory, items)
 

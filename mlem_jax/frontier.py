@@ -109,13 +109,20 @@ def ratio(own: Points, other: Points) -> Ratio | None:
 def middle(resampled: Iterable[Ratio | None]) -> tuple[float, float] | None:
     """[2.5 % quantile of the low ends, 97.5 % quantile of the high ends] of a bootstrap.
 
-    By rank, as infinities are no numbers to go between. None where there is nothing to compare.
+    None where there is nothing to compare.
     """
     known = [each for each in resampled if each is not None]
     if not known:
         return None
-    low = np.quantile([each.low for each in known], 0.025, method="lower")
-    high = np.quantile([each.high for each in known], 0.975, method="higher")
+    return by_rank([each.low for each in known], [each.high for each in known])
+
+
+def by_rank(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
+    """[2.5 % quantile of the lows, 97.5 % quantile of the highs], of a bootstrap.
+
+    By rank, as infinities are no numbers to go between.
+    """
+    low, high = np.quantile(lows, 0.025, method="lower"), np.quantile(highs, 0.975, method="higher")
     return float(low), float(high)
 
 

@@ -32,6 +32,8 @@ from mlem_jax.noise import store_path
 
 DATA = Run(Method("data against data", ()), {}, np.zeros(0), [])
 """Pictures of the training data, in the stead of drawn ones."""
+WITHIN = 1.05
+"""What is asked for a cost may cost a little more, ours and others' alike."""
 Chosen = dict[tuple[str, float], Run | Peer]
 """By group and cost."""
 
@@ -71,7 +73,7 @@ class Sampled(NamedTuple):
 
 
 def choose(rows: Rows, methods: list[Run | Peer], sampled: Sampled) -> Chosen:
-    """By group and cost: what has the least error among all that cost no more (by 5 %)."""
+    """By group and cost: what has the least error among all that cost no more (see `WITHIN`)."""
     by_name = {name_of(each.method, each.parameters): each for each in methods}
     points = {
         name: (float(np.median([row["cost"] for row in own])),
@@ -82,7 +84,7 @@ def choose(rows: Rows, methods: list[Run | Peer], sampled: Sampled) -> Chosen:
     found = {}
     for group, cost in [*asked, ("DPM-Solver++", sampled.dear)]:
         within = {name: error for name, (paid, error) in points.items()
-                  if group_of(name[0]) == group and paid <= 1.05 * cost}  # fmt: skip
+                  if group_of(name[0]) == group and paid <= WITHIN * cost}  # fmt: skip
         if within:
             found[group, cost] = by_name[min(within, key=lambda name: within[name])]
     return found

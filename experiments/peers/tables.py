@@ -4,12 +4,11 @@ from experiments.common.curves import Rows
 from experiments.common.method import PROCESSES
 from experiments.common.rival_tables import Result, brief, lines, result_of
 from experiments.peers.crossings import points
+from experiments.peers.distances_to_data import WITHIN
 from experiments.peers.figures import judged
 from experiments.peers.methods import GROUPS, OURS, PEERS, in_groups
 
 COSTS = (8, 15, 30, 60)
-WITHIN = 1.05
-"""A plan fitted for a budget may cost a little more."""
 WHICH = ("own", "process", "cost")
 NAMES = {"first order": "first order: Euler-Maruyama, DDPM, DDIM, diffrax Euler",
          "DPM-Solver++": "DPM-Solver++ 2M, and its SDE form",
@@ -76,7 +75,7 @@ def of_peer(result: Result, process: str, cost: float, metric: str) -> dict[str,
     name = next(line["best peer"] for line in result["paired"]
                 if (line["process"], line["cost"], line["metric"]) == asked)  # fmt: skip
     rows = [row for row in in_groups(result["rows"], name) if row["process"] == process]
-    within = [line for line in judged(rows) if line["cost"] <= 1.05 * cost]
+    within = [line for line in judged(rows) if line["cost"] <= WITHIN * cost]
     return min(within, key=lambda line: line["mse"])["distances"][metric]
 
 

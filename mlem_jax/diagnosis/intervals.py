@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from mlem_jax.frontier import by_rank
 from mlem_jax.types import Key
 
 Weighting = Float[np.ndarray, "resamples samples"]
@@ -41,11 +42,8 @@ def resample(key: Key, samples: int, resamples: int) -> Weighting:
 
 def interval(values: ArrayLike) -> Interval:
     """Of the first value, by the others."""
-    # By rank, as infinities are no numbers to go between.
-    values = np.asarray(values)
-    low = np.quantile(values[1:], 0.025, method="lower")
-    high = np.quantile(values[1:], 0.975, method="higher")
-    return Interval(float(values[0]), float(low), float(high))
+    first, *others = np.asarray(values)
+    return Interval(float(first), *by_rank(others, others))
 
 
 def fit_gamma(costs: ArrayLike, errors: Float[np.ndarray, "resamples levels"]) -> Interval:

@@ -54,9 +54,7 @@ def remember(kept: ArrayLike, counts: Sequence[int]) -> Memory:
     Raises:
         ValueError: if there is not one count per level, or one is negative.
     """
-    if len(shape_of(kept)) != 2:
-        raise ValueError(f"expected kept outputs [steps, levels], got {kept!r:.80}")
-    table = jnp.asarray(kept, bool)
+    table = _checked(kept, "kept outputs")
     levels = table.shape[1]
     listed = isinstance(counts, list | tuple) and len(counts) == levels
     if not listed or not all(is_count(each, 0) for each in counts):
@@ -86,10 +84,14 @@ def beside_next(needed: ArrayLike) -> Bool[Array, "steps levels"]:
     Raises:
         ValueError: if it is no such table.
     """
-    if len(shape_of(needed)) != 2:
-        raise ValueError(f"expected needed [steps, levels], got {needed!r:.80}")
-    ran = jnp.asarray(needed, bool)
+    ran = _checked(needed, "needed")
     return ran & jnp.concatenate([ran[:, 1:], jnp.ones_like(ran[:, :1])], axis=1)
+
+
+def _checked(given: ArrayLike, name: str) -> Bool[Array, "steps levels"]:
+    if len(shape_of(given)) != 2:
+        raise ValueError(f"expected {name} [steps, levels], got {given!r:.80}")
+    return jnp.asarray(given, bool)
 
 
 def trapezoid(openings: Openings, steps: Steps) -> Plan:

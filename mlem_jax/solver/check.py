@@ -156,5 +156,5 @@ def made_for_others(steps: Steps, plan: Plan) -> jax.Array | bool:
 def _differ(found: Any, made_for: Any) -> Any:
     # Relative to each coefficient, since a gain may be as small as a step.
     expected = made_for.astype(found.dtype)
-    largest = abs(found) + abs(found - expected)
-    return ~(abs(found - expected) <= 1e-5 * largest).all()
+    gap = abs(found - expected)
+    return ~((gap <= 1e-5 * abs(found)) | (gap <= 1e-5 * abs(expected))).all()
