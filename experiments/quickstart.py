@@ -26,13 +26,13 @@ from experiments.common.benchmark import Benchmark, ends_of, payable, row_of
 from experiments.common.kept_plans import read_plan
 from experiments.common.method import Method, Run
 from experiments.common.pictures import Strip, picture_rows
-from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
+from experiments.common.samplers import SAMPLERS, Order, coarse_grids, fine_grid
 from experiments.ladders.shipped import SHIPPED, Trained, load, measured_gamma
 from mlem_jax import draw_plan, draw_starts, draws, fit_budget, gates, plans
 from mlem_jax.grids import Grid
 from mlem_jax.types import Key
 
-NAMES = {1: "Euler-Maruyama", 2: "DPM-Solver++ 2M"}
+NAMES: dict[Order, str] = {1: "Euler-Maruyama", 2: "DPM-Solver++ 2M"}
 """Of the top level alone, by the order of its steps."""
 PLANS = "plans"
 """Folder of fitted plans in a ladder's: `ddpm_8.npz`, and `ddpm_8_top.npz` of the top alone."""
@@ -127,7 +127,7 @@ def rivals(settings: Settings, trained: Trained, fine: Grid, key: Key) -> Iterat
         yield kept_run(folder / f"{stem}.npz", f"ML-EM, budget {budget:g}, fitted plan", settings)
 
 
-def the_top(trained: Trained, name: str, times: Grid, order: int, kind: str = "uniform") -> Run:
+def the_top(trained: Trained, name: str, times: Grid, order: Order, kind: str = "uniform") -> Run:
     """The top level at every step."""
     method = Method("top level", (len(trained.ladder),), kind, order)
     parameters = {"name": f"top level, {name}", "steps": len(times) - 1}

@@ -27,20 +27,35 @@ def uniform_grid(start: float, end: float, steps: int) -> Grid:
     return check_grid(_even(start, end, steps))
 
 
-def log_snr_grid(process: Process, start: float, end: float, steps: int) -> Grid:
-    """Log SNR(t[n]) uniform from `start` to `end`.
+def log_snr_grid(
+    process: Process, start: float, end: float, steps: int, *, growth: float = 1.0
+) -> Grid:
+    """Log SNR(t[n]) uniform from `start` to `end`, or in steps that grow by a constant factor.
+
+    Args:
+        process: of the log-SNR.
+        start: the first time.
+        end: the last.
+        steps: how many.
+        growth: so many times as long as the first step is the last, in the log-SNR.
 
     Raises:
         ValueError: if the log-SNR is infinite at either end (stop short of it), or if an end is
-            no time of the process.
+            no time of the process, or if the growth is not positive.
     """
+    if not (is_number(growth) and 0 < growth < np.inf):
+        raise ValueError(f"expected a growth > 0, 1 for even steps, got {growth!r}")
     ends = in_double(lambda t: log_snr(process, t), check_times(process, [start, end]))
     if not np.isfinite(ends).all():
         raise ValueError(
             f"expected start and end with a finite log-SNR, got {ends.tolist()} at {start} and "
             f"{end}; stop short of the pure data and the pure noise"
         )
-    inner = _time_of_log_snr(process, _even(ends[0], ends[1], steps)[1:-1])
+    places = _even(0.0, 1.0, steps)
+    if growth != 1 and steps > 1:
+        each = growth ** (np.arange(steps) / (steps - 1))
+        places = np.append(0, np.cumsum(each)) / each.sum()
+    inner = time_of_log_snr(process, (ends[0] + (ends[1] - ends[0]) * places)[1:-1])
     return check_grid(np.concatenate([[start], inner, [end]]))
 
 
@@ -64,7 +79,7 @@ def karras_grid(
     low, high = (sigma / alpha) ** (1 / rho)
     ratios = _even(low, high, steps)[1:-1] ** rho
     return check_grid(
-        np.concatenate([[start], _time_of_log_snr(process, -2 * np.log(ratios)), [end]])
+        np.concatenate([[start], time_of_log_snr(process, -2 * np.log(ratios)), [end]])
     )
 
 
@@ -208,7 +223,7 @@ def _within(times: np.ndarray, low: float, high: float, what: str) -> np.ndarray
     return np.clip(times, low, high)
 
 
-def _time_of_log_snr(process: Process, values: np.ndarray) -> np.ndarray:
+def time_of_log_snr(process: Process, values: np.ndarray) -> np.ndarray:
     """The times at which a log-SNR that falls in t has these values, each by 12 cuts into 32."""
     low, high = np.zeros_like(values), np.full_like(values, process.end)
     each = np.arange(len(values))

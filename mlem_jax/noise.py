@@ -7,11 +7,12 @@ are driven by the same path: a coarse step sums the fine increments it covers,
     xi[n] = sum_{l in step n} sqrt(duration[l]) xi_fine[l] / sqrt(sum_{l in step n} duration[l]) .
 
 The increments are drawn again where they are needed and never stored. Durations are read off the
-clock that each table of steps keeps.
+clock that each table of steps keeps. Steps that look ahead take a weighted sum of the same ones: in
+the mean over a fine increment their weight omega(u), so that the two rows of a step share the noise
+of the whole step, to the last bit of rounding.
 """
 
 import math
-from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -23,7 +24,8 @@ from numpy.typing import ArrayLike
 
 from mlem_jax.checks import as_float, check_kind, is_count
 from mlem_jax.grids import check_grid, nearest_points
-from mlem_jax.steps import Steps
+from mlem_jax.steps.ramps import ramp_means
+from mlem_jax.steps.table import Steps, goes_ahead
 from mlem_jax.types import Key, State
 
 
@@ -35,14 +37,14 @@ class BrownianPath(NamedTuple):
         samples: index of each sample; its shape is the leading shape of the state.
         first: the first fine increment of each step.
         last: one past its last.
-        shares: weight of each fine increment in its step; their squares sum to 1 over a step.
+        shares: weights of the fine increments of each step, from its first on; squares sum to 1.
     """
 
     key: Key
     samples: Int[Array, "*samples"]
     first: Int[Array, " steps"]
     last: Int[Array, " steps"]
-    shares: Float[Array, " fine"]
+    shares: Float[Array, "steps widest"]
 
 
 def brownian_path(
@@ -53,7 +55,9 @@ def brownian_path(
     Args:
         key: of the noise, of any of JAX's generators.
         fine: the steps whose increments are drawn; methods to be compared share them.
-        steps: the steps to be taken, each made of some of the fine ones; by default these.
+        steps: the steps to be taken, each made of some of the fine ones; by default these, each
+            driven by an increment of its own, and the two rows of a step that looks ahead by two
+            increments in the proportions of their law.
         samples: index of each sample, `jnp.arange(batch)` for a batch; for a single state without
             a batch axis an array of no dimensions, `jnp.asarray(3)`.
 
@@ -62,21 +66,14 @@ def brownian_path(
         ValueError: if an index is negative or past 2^31, or if a step does not begin and end where
             fine ones do.
     """
-    fine_clock = _points(fine)
-    clock = fine_clock if steps is None else _points(steps)
-    where = nearest_points(fine_clock, clock)
-    durations = np.abs(np.diff(fine_clock))
-    _check_covered(fine_clock, clock, where, durations)
-    shares = np.zeros_like(durations)
-    for start, stop in pairwise(where):
-        shares[start:stop] = np.sqrt(durations[start:stop] / durations[start:stop].sum())
-    return BrownianPath(
-        portable_key(key),
-        sample_numbers(samples),
-        jnp.asarray(where[:-1].astype(np.int32), jnp.int32),
-        jnp.asarray(where[1:].astype(np.int32), jnp.int32),
-        as_float(shares),
-    )
+    windows = _own_draws(fine) if steps is None else _covering(fine, steps)
+    shares = np.zeros((len(windows), max(len(own) for _, own in windows)))
+    for row, (_, own) in zip(shares, windows, strict=True):
+        row[: len(own)] = own
+    first = np.array([start for start, _ in windows], np.int32)
+    last = np.array([start + len(own) for start, own in windows], np.int32)
+    return BrownianPath(portable_key(key), sample_numbers(samples), jnp.asarray(first),
+                        jnp.asarray(last), as_float(shares))  # fmt: skip
 
 
 def as_key(key: Key) -> Key:
@@ -186,14 +183,14 @@ def _one_array(path: BrownianPath, key: Key, step: Int[Array, ""], like: Array) 
 
     # Drawn as one row, which are the same numbers: a CPU takes three times as long over an array
     # whose last axis is as short as three channels.
-    size = math.prod(shape)
+    size, shares = math.prod(shape), path.shares[step]
 
     def one_sample(sample: Int[Array, ""]) -> Array:
         own = jax.random.fold_in(key, sample)
 
         def add(fine: Int[Array, ""], total: Array) -> Array:
             normal = jax.random.normal(jax.random.fold_in(own, fine), (size,), like.dtype)
-            return total + path.shares[fine].astype(like.dtype) * normal
+            return total + shares[fine - path.first[step]].astype(like.dtype) * normal
 
         row = jnp.zeros(size, like.dtype)
         return jax.lax.fori_loop(path.first[step], path.last[step], add, row).reshape(shape)
@@ -203,16 +200,67 @@ def _one_array(path: BrownianPath, key: Key, step: Int[Array, ""], like: Array) 
     return one_sample(path.samples)
 
 
-def _points(steps: Steps) -> np.ndarray:
-    """The clock's readings between the steps [steps + 1]."""
+_Windows = list[tuple[int, np.ndarray]]
+"""Of each step the first increment that it takes, and the shares of it and of those after it."""
+
+
+def _own_draws(steps: Steps) -> _Windows:
+    """An increment for each step; two for the two rows of a step that looks ahead."""
+    ends, step_of = _points(steps)
+    rows = np.bincount(step_of)
+    begins, found = np.cumsum(rows) - rows, []
+    for n, step in enumerate(step_of):
+        if rows[step] == 1:
+            found.append((begins[step], np.ones(1)))
+        elif n == 0 or step_of[n - 1] != step:
+            found.append((begins[step], np.array([1.0, 0.0])))
+        else:
+            # Of the whole, int (omega + (1 - omega)) dW, the row that goes ahead took its part.
+            ((mean, square),) = ramp_means(steps.clock[n], steps.ramp[n], ends[step : step + 2])
+            both = (mean - square) / np.sqrt(square * (1 - 2 * mean + square))
+            found.append((begins[step], np.array([both, np.sqrt(1 - both**2)])))
+    return found
+
+
+def _covering(fine: Steps, steps: Steps) -> _Windows:
+    """The fine increments that each step covers."""
+    fine_clock, fine_step = _points(fine)
+    if len(fine_clock) != len(fine_step) + 1:
+        raise ValueError("expected fine steps that do not look ahead, whose increments are drawn, "
+                         "got some that do; give them as steps, and ddpm on a finer grid as fine"
+                         )  # fmt: skip
+    clock, step_of = _points(steps)
+    where = nearest_points(fine_clock, clock)
+    durations = np.abs(np.diff(fine_clock))
+    _check_covered(fine_clock, clock, where, durations)
+    found = []
+    for window, ramp, step in zip(steps.clock, steps.ramp, step_of, strict=True):
+        start, stop = where[step], where[step + 1]
+        edges = np.concatenate([window[:1], fine_clock[start + 1 : stop], window[1:]])
+        lengths, means = durations[start:stop], ramp_means(window, ramp, edges)[:, 0]
+        whole = ramp_means(window, ramp, window)[0, 1] * lengths.sum()
+        found.append((start, means * np.sqrt(lengths / whole)))
+    return found
+
+
+def _points(steps: Steps) -> tuple[np.ndarray, np.ndarray]:
+    """The clock's readings between the steps, and which step each row is of.
+
+    The two rows of a step that looks ahead are of one step.
+    """
     check_kind(steps, Steps, "make them with the functions of mlem_jax.steps")
     if isinstance(steps.clock, Tracer):
         raise ValueError("expected steps made outside jax.jit, got traced ones; make the path "
                          "there too and pass it as an argument")  # fmt: skip
-    if (steps.clock[1:, 0] != steps.clock[:-1, 1]).any():
+    back = np.append(False, goes_ahead(steps)[:-1])
+    same = (steps.clock[1:] == steps.clock[:-1]).all(axis=1)
+    follows = steps.clock[1:, 0] == steps.clock[:-1, 1]
+    if not np.where(back[1:], same, follows).all() or back[:1].any():
         raise ValueError("expected steps one after the other, got a gap between them; take the "
                          "rows of a table without leaving any out")  # fmt: skip
-    return check_grid(np.append(steps.clock[:, 0], steps.clock[-1, 1]))
+    begins = ~back
+    return (check_grid(np.append(steps.clock[begins, 0], steps.clock[-1, 1])),
+            np.cumsum(begins) - 1)  # fmt: skip
 
 
 def _check_covered(

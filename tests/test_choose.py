@@ -114,7 +114,7 @@ def test_the_fine_solution_is_kept_where_candidates_step():
     whole = problem()
     fine = fine_solution(ladder(0.1), whole, FINE, [steps_of(6), steps_of(24)])
     assert len(fine.done) == 25
-    path = states_on(fine, steps_of(6))
+    path = states_on(fine, steps_of(6), whole)
     np.testing.assert_array_equal(path[0], whole.x)
     assert path.shape == (7, 48, 4)
 
@@ -170,8 +170,9 @@ def test_levels_may_be_lists_and_a_budget_less_than_a_step(close):
 
 def test_the_chosen_plan_runs_on_new_samples_about_as_well_as_was_said(close):
     own, new, choice = ladder(0.02), problem(48), close[1]
-    fine = states_on(fine_solution(own, new, FINE, tables_of(own, SEARCH, BUDGET)), choice.steps)
-    ends = solve(own, along(new, FINE, choice.steps), choice.steps, choice.fit.plan)
+    whole, path = fine_solution(own, new, FINE, tables_of(own, SEARCH, BUDGET)), choice.steps
+    fine = states_on(whole, path, along(new, FINE, path))
+    ends = solve(own, along(new, FINE, path), path, choice.fit.plan)
     error = ((np.asarray(ends) - np.asarray(fine[-1])) ** 2).mean()
     assert 0.3 < float(error / choice.errors[choice.candidate]) < 3
 
@@ -179,7 +180,8 @@ def test_the_chosen_plan_runs_on_new_samples_about_as_well_as_was_said(close):
 def test_the_chosen_plan_is_fitted_on_all_samples(close):
     (whole, fine, _), choice, _ = close
     own = ladder(0.02)
-    problem, states = along(whole, FINE, choice.steps), states_on(fine, choice.steps)
+    problem = along(whole, FINE, choice.steps)
+    states = states_on(fine, choice.steps, problem)
     kept, memory = pick_levels(own, choice.candidate.levels), choice.candidate.memory
     needed = choice.fit.plan.needed
     fit = fit_plan(kept, problem, choice.steps, needed, states, memory=memory[-len(kept) :],

@@ -61,13 +61,17 @@ def test_without_noise_it_is_the_euler_method():
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
+def part_of_path(cut):
+    return PATH._replace(first=PATH.first[cut], last=PATH.last[cut], shares=PATH.shares[cut])
+
+
 def test_a_switch_is_its_two_pieces_run_apart():
     at = 5
     whole = solve(LADDER, PROBLEM, STEPS, plans.switch(12, 3, at, early=1, late=3))
     x = X
     for level, cut in ((1, slice(None, at)), (3, slice(at, None))):
         steps = rows(STEPS, cut)
-        path = PATH._replace(first=PATH.first[cut], last=PATH.last[cut])
+        path = part_of_path(cut)
         x = solve(LADDER, Problem(x, path), steps, plans.full(len(steps.t), 3, level))
     np.testing.assert_allclose(x, whole, atol=1e-12)
 
@@ -189,7 +193,7 @@ def test_a_path_passes_through_the_states_of_shorter_solves():
     np.testing.assert_array_equal(path.states[0], X)
     np.testing.assert_allclose(path.states[-1], solve(LADDER, PROBLEM, STEPS, DRAWN), atol=1e-14)
     cut = slice(4)
-    half = Problem(X, PATH._replace(first=PATH.first[cut], last=PATH.last[cut]))
+    half = Problem(X, part_of_path(cut))
     np.testing.assert_allclose(
         path.states[1], solve(LADDER, half, rows(STEPS, cut), rows(DRAWN, cut)), atol=1e-14
     )
@@ -216,7 +220,8 @@ def test_forward_mode_goes_through_the_solver():
 
 def test_a_step_is_a_function_of_its_row_alone():
     steps = Steps(*(jnp.asarray([each]) for each in (0.2, 0.9, 0.1, 0.3)),
-                  push=jnp.zeros((1, 0)), clock=np.array([[0.0, 1.0]]))  # fmt: skip
+                  push=jnp.zeros((1, 0)), clock=np.array([[0.0, 1.0]]),
+                  ramp=np.ones((1, 2)))  # fmt: skip
     plan = plans.by_hand([[-1.0, 2.0, 0.0]])
     table, xi = make_table(steps, plan, X.dtype), normals(4, 4, 3)
     found = mlem_step(LADDER, init_carry(table, X), rows(table, 0), xi).x

@@ -18,7 +18,7 @@ from rich.progress import track
 
 from experiments.common import runs
 from experiments.common.method import Method, Run, fields
-from experiments.common.samplers import SAMPLERS, path_of
+from experiments.common.samplers import SAMPLERS, Order, path_of
 from experiments.ladders.shipped import Trained, pick
 from mlem_jax import Ladder, Plan, Problem, Steps, draw_starts, plans, solve
 from mlem_jax.evaluate import make_reference, square_errors
@@ -47,7 +47,7 @@ class Benchmark(NamedTuple):
     reference: jax.Array
 
 
-NoiseAlong = Callable[[Benchmark, Grid], jax.Array | None]
+NoiseAlong = Callable[[Benchmark, Grid, Order], jax.Array | None]
 """`noise_of`, or one that keeps what it has drawn."""
 Rows = list[dict[str, Any]]
 
@@ -77,10 +77,10 @@ def part_of(number: int, images: int) -> jax.Array:
     return number * images + jnp.arange(images)
 
 
-def noise_of(benchmark: Benchmark, times: Grid) -> jax.Array | None:
+def noise_of(benchmark: Benchmark, times: Grid, order: Order = 1) -> jax.Array | None:
     """The benchmark's noise along a grid, drawn once for many plans; None for an ODE."""
     sampler = SAMPLERS[benchmark.sampler]
-    path = path_of(sampler, benchmark.key, benchmark.fine, times, benchmark.samples)
+    path = path_of(sampler, benchmark.key, benchmark.fine, times, benchmark.samples, order)
     return None if path is None else jax.jit(store_path)(path, benchmark.x)
 
 
@@ -102,7 +102,7 @@ def ends_of(
     """Where each of a run's plans brings the starts, and the seconds of the solver."""
     ladder = pick(trained, run.method.levels).ladder
     table = SAMPLERS[benchmark.sampler].table(run.times, run.method.order)
-    problem = Problem(benchmark.x, noise_along(benchmark, run.times))
+    problem = Problem(benchmark.x, noise_along(benchmark, run.times, run.method.order))
     ends, seconds = zip(*(timed_solve(ladder, problem, table, each) for each in run.plans),
                         strict=True)  # fmt: skip
     return list(ends), list(seconds)
@@ -200,7 +200,7 @@ def alone(
     counts: Iterable[int],
     grids: Callable[[int], dict[str, Grid]],
     *,
-    order: int = 1,
+    order: Order = 1,
     lower: bool = False,
 ) -> Iterator[Run]:
     """The top level at several step counts on every kind of grid.

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.common import runs, sums
 from experiments.common.method import Run, fitted
-from experiments.common.samplers import SAMPLERS
+from experiments.common.samplers import SAMPLERS, Order
 from mlem_jax import Plan, Steps, load_plan, save_plan
 from mlem_jax.arrays import digest
 from mlem_jax.grids import Grid
@@ -34,7 +34,7 @@ class KeptPlan(NamedTuple):
     sampler: str
     times: Grid
     grid: str
-    order: int
+    order: Order
     cost: float
 
     @property

@@ -6,6 +6,7 @@ row has `sampler`, `parameters` of its point, `number` of its draw, and what was
 
 from typing import Any, NamedTuple
 
+from experiments.common.samplers import Order
 from mlem_jax import Plan
 from mlem_jax.grids import Grid
 
@@ -20,8 +21,8 @@ class Method(NamedTuple):
         family: `top level` or `level` for one network at every step, `switch`, or `ML-EM`; of the
             solvers of other projects their names.
         levels: of the ladder that it uses, 1 the cheapest.
-        grid: kind of time grid, `uniform` or `log-SNR`.
-        order: of the step table, 1 (Euler-Maruyama) or 2 (DPM-Solver++ 2M).
+        grid: kind of time grid, `uniform`, `log-SNR` or `stretched log-SNR`.
+        order: of the step table, 1 (Euler-Maruyama), 2 (DPM-Solver++ 2M) or `look-ahead`.
         gates: `inverse cost`, `theory`, `pilot`, `learned`; empty where nothing is drawn.
         draw: `independent`, `systematic`, `midpoint`; empty where nothing is drawn.
         weights: `impulse`, `trapezoid` or `fitted`; empty for one network, unless fitted.
@@ -30,7 +31,7 @@ class Method(NamedTuple):
     family: str
     levels: tuple[int, ...]
     grid: str = "uniform"
-    order: int = 1
+    order: Order = 1
     gates: str = ""
     draw: str = ""
     weights: str = ""
@@ -52,7 +53,7 @@ class Run(NamedTuple):
     plans: list[Plan]
 
 
-def fitted(levels: tuple[int, ...], grid: str, order: int) -> Method:
+def fitted(levels: tuple[int, ...], grid: str, order: Order) -> Method:
     """The method of a plan with fitted weights, of one network or of several levels."""
     family = "ML-EM" if len(levels) > 1 else "top level"
     return Method(family, levels, grid, order, weights="fitted")
@@ -83,5 +84,5 @@ def label(method: Method) -> str:
     first = named.get(method.family, f"{method.family}, levels {levels}")
     drawn = [word for word in (method.gates, method.draw, method.weights)
              if word and word != "impulse"]  # fmt: skip
-    order = ["second order"] if method.order == 2 else []
+    order = {1: [], 2: ["second order"], "look-ahead": ["look-ahead"]}[method.order]
     return ", ".join([first, *drawn, *order, method.grid])

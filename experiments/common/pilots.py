@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
+from experiments.common.samplers import SAMPLERS, Order, coarse_grids, fine_grid
 from experiments.ladders.shipped import Trained
 from mlem_jax import Problem, Steps, brownian_path, draw_starts
 from mlem_jax.arrays import read_arrays, write_arrays
@@ -27,7 +27,11 @@ from mlem_jax.fitting import (
 from mlem_jax.fitting.fine import points_on
 from mlem_jax.grids import Grid
 
-KINDS = {"uniform": 1, "log-SNR": 1, "log-SNR, second order": 2}
+KINDS: dict[str, Order] = {
+    "uniform": 1, "log-SNR": 1, "log-SNR, second order": 2, "stretched log-SNR": 1,
+    "stretched log-SNR, second order": 2, "log-SNR, look-ahead": "look-ahead",
+    "stretched log-SNR, look-ahead": "look-ahead",
+}  # fmt: skip
 """Grids, and the order of the step table on each."""
 
 
@@ -45,19 +49,34 @@ class Pilot(NamedTuple):
     density: Density
 
 
-def grid_of(name: str, fine: Grid, count: int) -> tuple[Grid, int]:
+def kinds_of(sampler: str, *, ahead: bool = True) -> list[str]:
+    """The `KINDS` that suit a sampler: without noise there is nothing to look ahead at."""
+    ahead = ahead and SAMPLERS[sampler].noisy
+    return [kind for kind, order in KINDS.items() if ahead or order != "look-ahead"]
+
+
+def grid_of(name: str, fine: Grid, count: int) -> tuple[Grid, Order]:
     """The times of a grid of `KINDS`, and the order of the steps on it."""
     return coarse_grids(fine, count)[name.partition(",")[0]], KINDS[name]
 
 
-def search_of(sampler: str, fine: Grid, levels: int, **tried: Any) -> Search:
-    """Every grid of `KINDS`; the bottom, a middle level, or both, below the top."""
+def search_of(sampler: str, fine: Grid, levels: int, *, ahead: bool = True, **tried: Any) -> Search:
+    """Every grid but the uniform one; the bottom, a middle level, or both, below the top.
+
+    Args:
+        sampler: its name.
+        fine: the finest grid.
+        levels: of the ladder.
+        ahead: whether steps may look ahead, where there is noise to look at.
+        tried: what else `Search` is given.
+    """
     below = [(1,), *((level,) for level in range(2, levels)), *([(1, levels - 1)] * (levels > 2))]
 
     def steps_of(name: str, count: int) -> Steps:
         return SAMPLERS[sampler].table(*grid_of(name, fine, count))
 
-    grids = {name: partial(steps_of, name) for name in KINDS}
+    grids = {name: partial(steps_of, name) for name in kinds_of(sampler, ahead=ahead)
+             if name != "uniform"}  # fmt: skip
     tuples = [(*own, levels) for own in below]
     return Search(grids, tuples, most=(len(fine) - 1) // 2, **tried)
 

@@ -1,6 +1,6 @@
 """The two samplers of the paper: their grids, their tables, and the paths that drive them."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,9 @@ from mlem_jax import Steps, brownian_path, grids, process, steps
 from mlem_jax.grids import Grid
 from mlem_jax.noise import BrownianPath
 from mlem_jax.types import Key
+
+Order = Literal[1, 2, "look-ahead"]
+"""Of a step table: DDPM or DDIM, DPM-Solver++ 2M, or DDPM that looks ahead."""
 
 
 class Sampler(NamedTuple):
@@ -27,8 +30,13 @@ class Sampler(NamedTuple):
         """Whether a Brownian path drives it."""
         return self.churn > 0
 
-    def table(self, times: Grid, order: int = 1) -> Steps:
+    def table(self, times: Grid, order: Order = 1) -> Steps:
         """The steps along a grid: DDPM or DDIM, or at order 2 DPM-Solver++ 2M of the same churn."""
+        if order == "look-ahead":
+            if not self.noisy:
+                raise ValueError("expected a sampler with noise for steps that look ahead at it, "
+                                 "got the ODE's")  # fmt: skip
+            return steps.look_ahead(PROCESS, times)
         make = {1: steps.ddim, 2: steps.dpm_solver_2m}[order]
         return make(PROCESS, times, churn=self.churn)
 
@@ -36,13 +44,20 @@ class Sampler(NamedTuple):
 SAMPLERS = {"ddpm": Sampler(churn=1.0), "ddim": Sampler(churn=0.0)}
 
 
+GROWTHS = {"log-SNR": 1.0, "stretched log-SNR": 2.0}
+"""How the steps of a grid grow in the log-SNR, from the first to the last."""
+
+
 def path_of(
-    sampler: Sampler, key: Key, fine: Grid, times: Grid, samples: jax.Array
+    sampler: Sampler, key: Key, fine: Grid, times: Grid, samples: jax.Array, order: Order = 1
 ) -> BrownianPath | None:
     """The path of `key` over the steps of `times`, whose points are points of `fine`."""
     if not sampler.noisy:
         return None
-    return brownian_path(key, sampler.table(fine), sampler.table(times), samples=samples)
+    steps = sampler.table(times, order)
+    if np.array_equal(fine, times):
+        return brownian_path(key, steps, samples=samples)
+    return brownian_path(key, sampler.table(fine), steps, samples=samples)
 
 
 def fine_grid(count: int) -> Grid:
@@ -57,8 +72,8 @@ def coarse_grids(fine: Grid, count: int) -> dict[str, Grid]:
     log_snr = np.array(process.log_snr(PROCESS, jnp.asarray(fine[1:-1])))
     within = (log_snr >= -2 * np.log(80.0)) & (log_snr <= -2 * np.log(0.002))
     first, last = fine[1:-1][within][[0, -1]]
-    inner = grids.log_snr_grid(PROCESS, first, last, count - 2)
-    return {
-        "uniform": grids.subgrid(fine, grids.uniform_grid(fine[0], fine[-1], count)),
-        "log-SNR": grids.subgrid(fine, np.concatenate([fine[:1], inner, fine[-1:]])),
-    }
+    found = {"uniform": grids.uniform_grid(fine[0], fine[-1], count)}
+    for name, growth in GROWTHS.items():
+        inner = grids.log_snr_grid(PROCESS, first, last, count - 2, growth=growth)
+        found[name] = np.concatenate([fine[:1], inner, fine[-1:]])
+    return {name: grids.subgrid(fine, times) for name, times in found.items()}

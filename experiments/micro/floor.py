@@ -116,7 +116,7 @@ def setting_of(trained: Trained, kept: KeptPlan, images: int, seed: int) -> Sett
     """A kept plan with starts, and a path along its own steps."""
     start_key, path_key = jax.random.split(jax.random.key(seed))
     samples = jnp.arange(images)
-    path = path_of(SAMPLERS[kept.sampler], path_key, kept.times, kept.times, samples)
+    path = path_of(SAMPLERS[kept.sampler], path_key, kept.times, kept.times, samples, kept.order)
     problem = Problem(draw_starts(start_key, samples, trained.shape), path)
     return Setting(pick(trained, kept.levels).ladder, problem, kept.steps, kept.plan)
 

@@ -27,7 +27,7 @@ from experiments.common.kept_plans import KeptPlan, write_plan
 from experiments.common.machine import provenance
 from experiments.common.method import Run, fitted, label
 from experiments.common.pilots import Pilot, grid_of, make_pilot, search_of
-from experiments.common.samplers import fine_grid
+from experiments.common.samplers import SAMPLERS, fine_grid
 from experiments.fit import Errors, keep, told
 from experiments.ladders.shipped import SHIPPED, Trained, load
 from experiments.ours import fitted_rivals as rivals
@@ -52,10 +52,12 @@ class Settings:
     """In evaluations of the top level."""
     beyond: tuple[int, ...] = (90, 120)
     """Steps of further single networks, so that the last budgets have rivals that cost more."""
-    factors: tuple[float, ...] = (3.0, 5.0, 8.0)
+    factors: tuple[float, ...] = (2.0, 3.0, 5.0)
     """Steps of the multilevel plans that are tried, in evaluations that the budget would pay."""
     images: int = 64
     """Pictures that judge."""
+    first: int = 128
+    """Number of the first of them; those before were looked at while the method was made."""
     pilot: int = 96
     """Pictures of the pilot batch; in the search a third judges and is not fitted."""
     reference_steps: int = 400
@@ -114,7 +116,8 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
     @cache
     def judged() -> Benchmark:
         with console.status(f"{name}: the fine solution of the pictures that judge"):
-            samples, file = jnp.arange(settings.images), settings.runs / f"{name}_reference.npz"
+            samples = settings.first + jnp.arange(settings.images)
+            file = settings.runs / f"{name}_reference.npz"
             kept = read_arrays(file, "a reference")["x"] if file.exists() else None
             made = benchmark.make_benchmark(name, trained, fine, samples, settings.seed, kept)
             write_arrays(file, {"x": made.reference})
@@ -134,7 +137,7 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
 
     def singles(count: int) -> Rows:
         fitted = rivals.fitted_alone(name, trained, pilot(), count, fine, keep_in(settings))
-        return judge("single", (*rivals.alone(trained, count, fine),
+        return judge("single", (*rivals.alone(name, trained, count, fine),
                                 *rivals.unipc(name, trained, count, fine), *fitted))  # fmt: skip
 
     def papers(budget: float, gates: Path | None = None) -> Rows:
@@ -143,13 +146,19 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
 
     def multilevel(budget: float) -> Rows:
         errors = Errors(settings.runs / f"{name}_{budget:g}.json")
-        choice = choose_plan(trained.ladder, *pilot(), search, budget, cache=errors)
+        choose = partial(choose_plan, trained.ladder, *pilot(), budget=budget, cache=errors)
+        choice = choose(search)
         if settings.plans is not None:
             keep(settings.plans / f"{name}_{budget:g}.npz", choice, name, fine, settings)
         console.print(f"{name}, {budget:g}: {told(choice.candidate)}")
-        unfitted = rivals.midpoints(name, trained, pilot(), choice.candidate, budget, fine)
         (row,) = judge("multilevel", [run_of(choice, budget, fine)])
-        return [row | {"chosen": True}, *judge("multilevel", unfitted)]
+        rows = [row | {"chosen": True}]
+        if SAMPLERS[name].noisy:
+            choice = choose(search_of(name, fine, len(trained.ladder), ahead=False,
+                                      factors=settings.factors))  # fmt: skip
+            rows += judge("multilevel", [run_of(choice, budget, fine)])
+        unfitted = rivals.midpoints(name, trained, pilot(), choice.candidate, budget, fine)
+        return [*rows, *judge("multilevel", unfitted)]
 
     log, found = settings.runs / f"{name}.jsonl", []
     for budget in settings.budgets:

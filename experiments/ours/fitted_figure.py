@@ -27,7 +27,11 @@ GROUPS: dict[str, tuple[Callable[[dict[str, Any]], bool], dict[str, Any]]] = {
     ),
     "UniPC": (lambda row: row["method"].startswith("UniPC"), {"color": "k", "linestyle": ":"}),
     "top level, fitted": (
-        lambda row: alone(row) and row["weights"] == "fitted",
+        lambda row: alone(row) and row["weights"] == "fitted" and not looks_ahead(row),
+        {"color": "tab:blue", "linestyle": "--"},
+    ),
+    "top level, fitted, look-ahead": (
+        lambda row: alone(row) and looks_ahead(row),
         {"color": "tab:blue", "linestyle": "-"},
     ),
     "the paper's ML-EM, best of 15": (
@@ -42,6 +46,12 @@ GROUPS: dict[str, tuple[Callable[[dict[str, Any]], bool], dict[str, Any]]] = {
         lambda row: row["family"] == "multilevel" and row["weights"] == "trapezoid",
         {"color": "tab:orange", "linestyle": ":"},
     ),
+    "ML-EM, fitted, without look-ahead": (
+        lambda row: (
+            row["family"] == "multilevel" and row["weights"] == "fitted" and not row["chosen"]
+        ),
+        {"color": "tab:red", "linestyle": "--"},
+    ),
     "ML-EM, fitted": (
         lambda row: row["family"] == "multilevel" and row["chosen"],
         {"color": "tab:red", "linestyle": "-", "linewidth": 2.2},
@@ -53,6 +63,11 @@ GROUPS: dict[str, tuple[Callable[[dict[str, Any]], bool], dict[str, Any]]] = {
 def alone(row: dict[str, Any]) -> bool:
     """Whether a row is of the top level at every step, of ours."""
     return row["family"] == "single" and row["method"].startswith("top level")
+
+
+def looks_ahead(row: dict[str, Any]) -> bool:
+    """Whether its steps do."""
+    return row["order"] == "look-ahead"
 
 
 def points_of(rows: Rows, mean: Mean, pictures: np.ndarray | slice = slice(None)) -> Points:
@@ -72,6 +87,7 @@ def summarise_fitted(rows: Rows, *, resamples: int = 400) -> Rows:
     single = [row for row in rows if row["family"] == "single"]
     rivals = {
         "best single network": single,
+        "best single network, without look-ahead": [row for row in single if not looks_ahead(row)],
         "best single network, not fitted": [row for row in single if row["weights"] != "fitted"],
         **rivals,
     }

@@ -10,7 +10,7 @@ import numpy as np
 from experiments.common import benchmark
 from experiments.common.kept_plans import KeptPlan
 from experiments.common.method import Method, Run, fitted
-from experiments.common.pilots import KINDS, Pilot, grid_of
+from experiments.common.pilots import Pilot, grid_of, kinds_of
 from experiments.common.samplers import SAMPLERS, coarse_grids
 from experiments.ladders.shipped import Trained, pick
 from experiments.paper.gates import families, learned_gates
@@ -21,6 +21,7 @@ from mlem_jax.evaluate import Batch, best_of
 from mlem_jax.fitting import Candidate, along, fit_plan, part_of, sensitivities_on, states_on
 from mlem_jax.grids import Grid
 from mlem_jax.problem import batch_size
+from mlem_jax.steps import goes_ahead
 from mlem_jax.types import Key
 
 Keep = Callable[[str, KeptPlan, dict[str, Any]], None]
@@ -41,9 +42,9 @@ class Asked(NamedTuple):
     key: Key
 
 
-def alone(trained: Trained, count: int, fine: Grid) -> Iterator[Run]:
-    """The top level at every step, of first and of second order, on both grids."""
-    for kind in KINDS:
+def alone(name: str, trained: Trained, count: int, fine: Grid) -> Iterator[Run]:
+    """The top level at every step, of first and of second order, on every grid."""
+    for kind in kinds_of(name, ahead=False):
         times, order = grid_of(kind, fine, count)
         method = Method("top level", (len(trained.ladder),), kind.partition(",")[0], order)
         yield Run(method, {"steps": count}, times, [plans.full(count, 1, 1)])
@@ -52,17 +53,20 @@ def alone(trained: Trained, count: int, fine: Grid) -> Iterator[Run]:
 def fitted_alone(
     name: str, trained: Trained, pilot: Pilot, count: int, fine: Grid, keep: Keep | None
 ) -> Iterator[Run]:
-    """The same with fitted weights, two outputs remembered; the best on the pilot is kept."""
+    """The same with fitted weights, two outputs remembered; those that look ahead, too.
+
+    The best on the pilot that does not look ahead is kept.
+    """
     levels = (len(trained.ladder),)
     own, least = pick_levels(trained.ladder, levels), np.inf
-    for kind in KINDS:
+    for kind in kinds_of(name):
         times, order = grid_of(kind, fine, count)
         steps = SAMPLERS[name].table(times, order)
         problem = along(pilot.problem, pilot.fine.steps, steps)
-        fit = fit_plan(own, problem, steps, np.ones((count, 1), bool),
-                       states_on(pilot.fine, steps), memory=(2,))  # fmt: skip
+        fit = fit_plan(own, problem, steps, ~goes_ahead(steps)[:, None],
+                       states_on(pilot.fine, steps, problem), memory=(2,))  # fmt: skip
         grid, error = kind.partition(",")[0], float(fit.error)
-        if keep is not None and error < least:
+        if keep is not None and error < least and order != "look-ahead":
             least = error
             kept = KeptPlan(fit.plan, levels, name, times, grid, order, float(count))
             keep(f"{name}_{count}_top.npz", kept, {"name": f"top level, {kind}", "mse": error})

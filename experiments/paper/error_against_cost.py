@@ -28,6 +28,7 @@ from experiments.ours import pilot, sensitivities
 from experiments.paper import learn_gates
 from experiments.paper.gates import families, learned_gates
 from mlem_jax import draws, fit_budget, grids, plans
+from mlem_jax.grids import Grid
 
 FEW = (10, 20, 50, 100, 200)
 """Steps of Euler-Maruyama that one would try first; the paper's begin at 250."""
@@ -120,10 +121,14 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
     """The rows of one sampler."""
     fine = fine_grid(settings.reference_steps)
     counts = [count for count in (*FEW, *PAPER) if count < settings.reference_steps]
+
+    def grids_of(count: int) -> dict[str, Grid]:
+        return {kind: coarse_grids(fine, count)[kind] for kind in ("uniform", "log-SNR")}
+
     # What no number of steps mends; the top at every step, the last of these, is the reference.
     every = benchmark.alone(trained, [len(fine) - 1], lambda _: {"uniform": fine}, lower=True)
     wanted = (
-        *benchmark.alone(trained, counts, partial(coarse_grids, fine), lower=True),
+        *benchmark.alone(trained, counts, grids_of, lower=True),
         *list(every)[:-1],
         *multilevel(name, trained, settings),
     )

@@ -158,13 +158,14 @@ def drawn(
     for first in range(0, sampled.samples, sampled.chunk):
         samples = first + jnp.arange(min(sampled.chunk, sampled.samples - first))
         x = draw_starts(start_key, samples, trained.shape)
-        path = path_of(sampler, path_key, times, times, samples)
+        order = 1 if isinstance(run, Peer) else run.method.order
+        path = path_of(sampler, path_key, times, times, samples, order)
         noise = None if path is None else jax.jit(store_path)(path, x)
         if isinstance(run, Peer):
             end = run.solver(network, x, noise)
         else:
             ladder = pick(trained, run.method.levels).ladder
-            steps = sampler.table(times, run.method.order)
+            steps = sampler.table(times, order)
             end = solve(ladder, Problem(x, noise), steps, run.plans[draw % len(run.plans)])
         parts.append(np.asarray(end))
     return np.concatenate(parts)

@@ -16,7 +16,7 @@ from experiments.common.benchmark import rows_of as rows_of_run
 from experiments.common.curves import Rows
 from experiments.common.kept_plans import read_plan
 from experiments.common.method import Method, Run, fields, method_of
-from experiments.common.samplers import SAMPLERS, coarse_grids
+from experiments.common.samplers import SAMPLERS, Order, coarse_grids
 from experiments.ladders.shipped import Trained
 from experiments.peers import solvers
 from experiments.peers.solvers import Network, Peer
@@ -157,11 +157,11 @@ def fitted(name: str, folder: Path) -> Iterator[Run]:
 
 def kept_noise() -> NoiseAlong:
     """`noise_of`, each grid's drawn once: most methods share a grid with others."""
-    kept: dict[bytes, jax.Array | None] = {}
+    kept: dict[tuple[bytes, bool], jax.Array | None] = {}
 
-    def noise_along(benchmark: Benchmark, times: Grid) -> jax.Array | None:
-        if (own := times.tobytes()) not in kept:
-            kept[own] = noise_of(benchmark, times)
+    def noise_along(benchmark: Benchmark, times: Grid, order: Order) -> jax.Array | None:
+        if (own := (times.tobytes(), order == "look-ahead")) not in kept:
+            kept[own] = noise_of(benchmark, times, order)
         return kept[own]
 
     return noise_along
@@ -177,7 +177,7 @@ def rows_of(
     """Rows as `benchmark.rows_of` makes them, for peers too."""
     if isinstance(run, Run):
         return rows_of_run(run, trained, judged, None, noise_along)
-    end, seconds = solvers.timed(run, network, judged.x, noise_along(judged, run.times))
+    end, seconds = solvers.timed(run, network, judged.x, noise_along(judged, run.times, 1))
     return [{
         "sampler": judged.sampler,
         **fields(run.method),

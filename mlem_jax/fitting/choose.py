@@ -8,9 +8,10 @@ than that, but for the noise of the samples that judge.
 """
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
@@ -19,10 +20,12 @@ from mlem_jax.fitting.fine import Fine, along, states_on
 from mlem_jax.fitting.fit import Fit, fit_plan
 from mlem_jax.fitting.places import Density, place_levels, sensitivities_on
 from mlem_jax.ladder import Ladder, known_costs, pick_levels
+from mlem_jax.noise import BrownianPath, store_path
 from mlem_jax.plans.memory import beside_next
 from mlem_jax.plans.price import price
 from mlem_jax.problem import Problem, batch_size
-from mlem_jax.steps import Steps
+from mlem_jax.steps import Steps, goes_ahead
+from mlem_jax.types import State
 
 
 class Candidate(NamedTuple):
@@ -50,7 +53,8 @@ class Search(NamedTuple):
     """What is tried: grids x factors first, then levels, powers, memories, and pairing.
 
     The search begins with the first levels, the first power and the first memory. It tries every
-    grid with every factor and keeps the best; then each of the other levels in it, then each of the
+    grid with every factor, and of steps that look ahead as many as the budget pays for with every
+    level, and keeps the best; then each of the other levels in it, then each of the
     other powers, each of the other memories, and the best memory paired, keeping the best each
     time. The top level alone is tried too, on every grid, at as many steps as the budget pays for.
     Candidates that the budget does not suit are left out; each of the others costs one run of its
@@ -141,7 +145,8 @@ def choose_plan(
         raise ValueError("expected the share of the samples that judge, between 0 and 1, got "
                          f"{held_out_share!r}")  # fmt: skip
     judges = max(1, round(held_out_share * batch_size(problem)))
-    fitted = partial(_fitted, ladder, problem, fine, search, ridge=ridge, chunk=chunk)
+    prepared = lru_cache(maxsize=1)(partial(_prepared, problem, fine, search))
+    fitted = partial(_fitted, ladder, prepared, ridge=ridge, chunk=chunk)
 
     def judge(candidate: Candidate) -> float:
         if candidate in errors:
@@ -183,28 +188,39 @@ def tables_of(ladder: Ladder, search: Search, budget: float) -> list[Steps]:
 def places_of(
     ladder: Ladder, candidate: Candidate, search: Search, density: Density, budget: float
 ) -> Bool[np.ndarray, "steps levels"] | None:
-    """Which levels of a candidate run when: its lowest always; None if the budget does not suit."""
-    costs, count = known_costs(ladder), candidate.steps
-    if len(candidate.levels) == 1:
-        # One network, at every step: its steps are its budget.
-        return np.ones((count, 1), bool) if count * costs[-1] <= 1.001 * budget else None
-    own = pick_levels(ladder, candidate.levels)
-    least = count * own.costs[0] + sum(own.costs[1:])
-    if not least < budget < 0.95 * count * sum(own.costs):
+    """Which levels of a candidate run when: its lowest always; None if the budget does not suit.
+
+    Of steps that look ahead, levels run where those end on the path, at the state ahead. If the
+    budget pays for the top level at all of them, the lower ones say how to get there instead.
+    """
+    own, count = pick_levels(ladder, candidate.levels), candidate.steps
+    costs, steps = known_costs(own), search.grids[candidate.grid](count)
+    ahead = goes_ahead(steps)
+    everywhere = np.zeros((len(ahead), len(costs)), bool)
+    everywhere[~ahead, -1], everywhere[ahead, :-1] = True, True
+    everywhere[0] = True
+    if everywhere.sum(axis=0) @ costs <= 1.001 * budget:
+        return everywhere if len(costs) == 1 or ahead.any() else None
+    least = count * costs[0] + sum(costs[1:])
+    if len(costs) == 1 or not least < budget < 0.95 * count * sum(costs):
         return None
     values = density.values[:, np.array(candidate.levels) - 1].copy()
     values[:, 0] = np.inf
-    steps = search.grids[candidate.grid](count)
     found = sensitivities_on(density._replace(values=values), steps)
+    found = jnp.where(ahead[:, None], 0, found)  # Nothing runs there.
     return place_levels(own, found, budget, power=candidate.power)
 
 
 def _starts(ladder: Ladder, search: Search, budget: float) -> Iterator[Candidate]:
-    """Every grid with every number of steps."""
+    """Every grid with every number of steps; where they look ahead, also all levels at each."""
     paid = budget / known_costs(ladder)[-1]
-    for grid in search.grids:
-        for factor in search.factors:
-            if (count := min(round(factor * paid), search.most)) > 0:
+    every = int(budget / sum(known_costs(pick_levels(ladder, search.levels[0]))))
+    for grid, make in search.grids.items():
+        counts = [min(round(factor * paid), search.most) for factor in search.factors]
+        if 3 <= every <= search.most and goes_ahead(make(every)).any():
+            counts.append(every)
+        for count in counts:
+            if count > 0:
                 yield Candidate(tuple(search.levels[0]), grid, count, search.powers[0],
                                 tuple(search.memories[0]))  # fmt: skip
 
@@ -221,15 +237,24 @@ def _alone(ladder: Ladder, search: Search, budget: float) -> Iterator[Candidate]
     """The top level at as many steps as the budget pays."""
     count = int(1.001 * budget / known_costs(ladder)[-1])
     for grid in search.grids:
-        if 2 <= count <= search.most:
+        if 3 <= count <= search.most:
             yield Candidate((len(ladder),), grid, count, 0.0, (0, 2))
+
+
+def _prepared(
+    problem: Problem, fine: Fine, search: Search, grid: str, count: int
+) -> tuple[Steps, Problem, State]:
+    """Steps, the problem with its noise drawn, and the fine solution: what many fits share."""
+    steps = search.grids[grid](count)
+    own = along(problem, fine.steps, steps)
+    if isinstance(own.noise, BrownianPath):
+        own = own._replace(noise=store_path(own.noise, own.x))
+    return steps, own, states_on(fine, steps, own)
 
 
 def _fitted(
     ladder: Ladder,
-    problem: Problem,
-    fine: Fine,
-    search: Search,
+    prepared: Callable[[str, int], tuple[Steps, Problem, State]],
     candidate: Candidate,
     needed: Bool[np.ndarray, "steps levels"],
     held_out: int,
@@ -237,10 +262,10 @@ def _fitted(
 ) -> Fit:
     """`fit_plan` of a candidate."""
     own = pick_levels(ladder, candidate.levels)
-    steps = search.grids[candidate.grid](candidate.steps)
+    steps, problem, states = prepared(candidate.grid, candidate.steps)
     lower, top = candidate.memory
-    return fit_plan(own, along(problem, fine.steps, steps), steps, needed, states_on(fine, steps),
-                    memory=(lower,) * (len(own) - 1) + (top,), held_out=held_out,
+    return fit_plan(own, problem, steps, needed, states, held_out=held_out,
+                    memory=(lower,) * (len(own) - 1) + (top,),
                     kept=beside_next(needed) if candidate.paired else None,
                     **options)  # fmt: skip
 

@@ -6,14 +6,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Int
 
 from mlem_jax.ladder import Ladder, pick_levels
 from mlem_jax.noise import BrownianPath, brownian_path
 from mlem_jax.plans.plan import full
-from mlem_jax.problem import Problem, take
+from mlem_jax.problem import Problem, increment_at, take
 from mlem_jax.solver.solve import solve_path
-from mlem_jax.steps import Steps
+from mlem_jax.steps import Steps, goes_ahead
 from mlem_jax.types import State
 
 
@@ -61,10 +61,67 @@ def along(problem: Problem, fine: Steps, coarse: Steps) -> Problem:
     return problem._replace(noise=brownian_path(noise.key, fine, coarse, samples=noise.samples))
 
 
-def states_on(fine: Fine, coarse: Steps) -> State:
-    """The fine solution at the beginnings of coarse steps and at the end."""
+def states_on(fine: Fine, coarse: Steps, problem: Problem) -> State:
+    """The fine solution at the beginnings of coarse steps and at the end.
+
+    Between the two rows of a step that looks ahead, off the path: where the mean F of the step has
+    brought it, that is the one which with these rows and this noise leads from where the fine
+    solution is at its beginning to where that is at its end.
+
+    Args:
+        fine: the solution.
+        coarse: steps on points of the fine ones.
+        problem: what was solved, with its path over the coarse steps.
+    """
     places = np.searchsorted(fine.done, points_on(fine.steps, coarse))
-    return jax.tree.map(lambda leaf: leaf[places], fine.states)
+    states = jax.tree.map(lambda leaf: np.asarray(leaf)[places], fine.states)
+    columns = [np.asarray(column) for column in coarse[1:4]]
+    for n in np.flatnonzero(goes_ahead(coarse)).tolist():
+        rows = [[column[row] for column in columns] for row in (n, n + 1)]
+        begun, ended = (jax.tree.map(lambda leaf, row=row: leaf[row], states) for row in (n, n + 2))
+        moved = (increment_of(problem, row, begun) for row in (n, n + 1))
+        between = _between(*rows, begun, ended, *moved)
+        for leaf, own in zip(jax.tree.leaves(states), jax.tree.leaves(between), strict=True):
+            leaf[n + 1] = own
+    return jax.tree.map(jnp.asarray, states)
+
+
+@jax.jit
+def _between(ahead: list, back: list, begun: State, ended: State, *moved: State) -> State:
+    """The state after the first of two rows, if the same F is used in both."""
+    (scale, gain, noise), (rest_scale, rest_gain, rest_noise) = ahead, back
+
+    def of_leaf(x: Array, y: Array, xi: Array, rest: Array) -> Array:
+        free = scale * x + noise * xi
+        mean = (y - rest_scale * free - rest_noise * rest) / (rest_scale * gain + rest_gain)
+        return free + gain * mean
+
+    return jax.tree.map(of_leaf, begun, ended, *moved)
+
+
+def at_step(problem: Problem, n: int) -> Problem:
+    """The problem with the noise of one step, as step 0: its shapes do not tell how many there are.
+
+    So what is compiled for one number of steps serves any other.
+    """
+    noise = problem.noise
+    if isinstance(noise, BrownianPath):
+        tables = {name: np.asarray(getattr(noise, name))[n : n + 1]
+                  for name in ("first", "last", "shares")}  # fmt: skip
+        noise = noise._replace(**tables)
+    elif noise is not None:
+        noise = jax.tree.map(lambda xi: xi[n][None], noise)
+    return problem._replace(noise=noise)
+
+
+def increment_of(problem: Problem, n: int, like: State) -> State | None:
+    """xi[n], like the state; None for an ODE."""
+    return _increment(at_step(problem, n), like)
+
+
+@jax.jit
+def _increment(problem: Problem, like: State) -> State | None:
+    return increment_at(problem, jnp.asarray(0), like)
 
 
 def part_of(problem: Problem, fine: Fine, count: int) -> tuple[Problem, Fine]:

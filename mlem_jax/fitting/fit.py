@@ -33,9 +33,9 @@ from numpy.typing import ArrayLike
 
 from mlem_jax.checks import as_float, check_count, is_count, is_number, shape_of
 from mlem_jax.evaluate import square_errors
+from mlem_jax.fitting.fine import at_step, increment_of
 from mlem_jax.fitting.regression import fit_step
 from mlem_jax.ladder import Ladder
-from mlem_jax.noise import BrownianPath
 from mlem_jax.plans.memory import remember
 from mlem_jax.plans.plan import Memory, Plan, fingerprint, make_plan
 from mlem_jax.problem import Problem, batch_size, increment_at, map_chunks
@@ -123,7 +123,7 @@ def fit_plan(
     for n in range(len(ran)):
         row, known_now, base_now = jax.tree.map(lambda column, n=n: column[n], rows)
         outputs = _outputs(ladder, carry.x, row, problem, _divisor(count, chunk))
-        increment = _increment(_at_step(problem, n), problem.x)
+        increment = increment_of(problem, n, problem.x)
         goal = _state(fine, n + 1)
         carry, *told = fit_step(
             outputs, increment, carry, row, goal, known_now, base_now, ridge, seen
@@ -221,7 +221,7 @@ def _shared_path(problem: Problem, steps: Steps, fine: State) -> Float[Array, ""
     """<X' - scale X, noise xi> / |noise xi|^2 at the noisiest step: 1, or 0 along another path."""
     noise, scale = np.asarray(steps.noise), np.asarray(steps.scale)
     n = int(np.abs(noise.reshape(len(noise), -1)).mean(axis=1).argmax())
-    return _shared_noise(_at_step(problem, n), noise[n], scale[n], _state(fine, n),
+    return _shared_noise(at_step(problem, n), noise[n], scale[n], _state(fine, n),
                          _state(fine, n + 1))  # fmt: skip
 
 
@@ -238,25 +238,6 @@ def _shared_noise(
 
 def _inner(left: State, right: State) -> Array:
     return jnp.stack(jax.tree.leaves(jax.tree.map(jnp.vdot, left, right))).sum()
-
-
-def _at_step(problem: Problem, n: int) -> Problem:
-    """The problem with the noise of one step, as step 0: its shapes do not tell how many there are.
-
-    So what is compiled for one number of steps serves any other.
-    """
-    noise = problem.noise
-    if isinstance(noise, BrownianPath):
-        first, last = np.asarray(noise.first), np.asarray(noise.last)
-        noise = noise._replace(first=first[n : n + 1], last=last[n : n + 1])
-    elif noise is not None:
-        noise = jax.tree.map(lambda xi: xi[None], _state(noise, n))
-    return problem._replace(noise=noise)
-
-
-@jax.jit
-def _increment(problem: Problem, like: State) -> State | None:
-    return increment_at(problem, jnp.asarray(0), like)
 
 
 @jax.jit

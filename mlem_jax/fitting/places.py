@@ -68,7 +68,7 @@ def place_levels(
 
     Args:
         ladder: the levels, with their costs.
-        sensitivities: v of each step, +inf for levels that run at every step.
+        sensitivities: v of each step, +inf for levels that always run there, 0 where none may.
         budget: in the unit of the costs; the plan costs as much to within an evaluation per level.
         power: of v / c; 0 spreads evenly.
 
@@ -93,7 +93,7 @@ def _opened(
     """The least and the most that a budget may be, and what runs under this one."""
     always = jnp.isinf(sensitivities)
     worth = jnp.where(always, 1.0, sensitivities / costs[None, :]) ** power
-    rates = jnp.where(always, jnp.inf, worth)
+    rates = jnp.where(always, jnp.inf, jnp.where(sensitivities == 0, 0.0, worth))
 
     def chances(scale: Scalar) -> Probabilities:
         return jnp.where(always, 1.0, jnp.clip(scale * rates, 1e-12, 1.0))

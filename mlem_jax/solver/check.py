@@ -16,6 +16,9 @@ from mlem_jax.solver.step import Table, make_table
 from mlem_jax.steps import Steps
 from mlem_jax.types import State
 
+_AXES = {"push": 2, "clock": 2, "ramp": 2, "noise": None}
+"""Of the columns of steps that do not have one."""
+
 
 def checked_table(ladder: Ladder, problem: Problem, steps: Steps, plan: Plan) -> Table:
     """The table of a plan and steps, once all that is known of them fits the ladder and problem.
@@ -58,8 +61,8 @@ def _lacks_slots(plan: Plan) -> bool | jax.Array:
 
 def _check_columns(steps: Steps) -> None:
     rows = shape_of(steps.t)
-    for name in ("t", "scale", "gain", "noise", "push", "clock"):
-        column, axes = getattr(steps, name), {"push": 2, "clock": 2, "noise": None}.get(name, 1)
+    for name in Steps._fields:
+        column, axes = getattr(steps, name), _AXES.get(name, 1)
         floating = hasattr(column, "dtype") and jnp.issubdtype(column.dtype, jnp.floating)
         if not floating or column.shape[:1] != rows or axes not in (None, column.ndim):
             came = f"{getattr(column, 'dtype', type(column).__name__)}{list(shape_of(column))}"
