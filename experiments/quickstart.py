@@ -35,7 +35,8 @@ from mlem_jax.types import Key
 NAMES: dict[Order, str] = {1: "Euler-Maruyama", 2: "DPM-Solver++ 2M"}
 """Of the top level alone, by the order of its steps."""
 PLANS = "plans"
-"""Folder of fitted plans in a ladder's: `ddpm_8.npz`, and `ddpm_8_top.npz` of the top alone."""
+"""Folder of fitted plans in a ladder's: `ddpm_8.npz`, and of the top alone `ddpm_8_top.npz`, and
+`ddpm_8_top_ahead.npz` whose steps look ahead."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +124,9 @@ def rivals(settings: Settings, trained: Trained, fine: Grid, key: Key) -> Iterat
         stem = f"{settings.sampler}_{budget:g}"
         folder, stem = settings.ladder / PLANS, f"{settings.sampler}_{budget:g}"
         yield kept_run(folder / f"{stem}_top.npz", f"top level, {count} steps, fitted", settings)
+        if SAMPLERS[settings.sampler].noisy:
+            yield kept_run(folder / f"{stem}_top_ahead.npz",
+                           f"top level, {count} steps, fitted, look-ahead", settings)  # fmt: skip
         yield from papers(settings, trained, fine, budget, jax.random.fold_in(key, number))
         yield kept_run(folder / f"{stem}.npz", f"ML-EM, budget {budget:g}, fitted plan", settings)
 

@@ -49,8 +49,9 @@ def filled(page: str) -> str:
 def quickstart() -> str:
     """Error and seconds at each cost, a column per method."""
     result = result_of("quickstart")
-    methods = ("Euler-Maruyama", "DPM-Solver++ 2M", "fitted", "of the paper", "fitted plan")
-    header = ["cost", *(f"top level, {name}" for name in methods[:3]), "ML-EM of the paper",
+    methods = ("Euler-Maruyama", "DPM-Solver++ 2M", "fitted", "fitted, look-ahead", "of the paper",
+               "fitted plan")  # fmt: skip
+    header = ["cost", *(f"top level, {name}" for name in methods[:4]), "ML-EM of the paper",
               "**ML-EM, fitted plan**"]  # fmt: skip
     rows = []
     for budget in result["settings"]["budgets"]:

@@ -252,10 +252,14 @@ def _points(steps: Steps) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(steps.clock, Tracer):
         raise ValueError("expected steps made outside jax.jit, got traced ones; make the path "
                          "there too and pass it as an argument")  # fmt: skip
-    back = np.append(False, goes_ahead(steps)[:-1])
+    ahead = goes_ahead(steps)
+    back = np.append(False, ahead[:-1])
     same = (steps.clock[1:] == steps.clock[:-1]).all(axis=1)
     follows = steps.clock[1:, 0] == steps.clock[:-1, 1]
-    if not np.where(back[1:], same, follows).all() or back[:1].any():
+    # What a row that goes ahead leaves of the noise, the next one takes.
+    taken = steps.ramp + np.where(back[:, None], np.roll(steps.ramp, 1, axis=0), 0)
+    complete = (taken[~ahead] == 1).all() and not (ahead[-1] or (ahead & back).any())
+    if not (complete and np.where(back[1:], same, follows).all()):
         raise ValueError("expected steps one after the other, got a gap between them; take the "
                          "rows of a table without leaving any out")  # fmt: skip
     begins = ~back

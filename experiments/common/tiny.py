@@ -86,7 +86,7 @@ def random_plans(folder: Path, times: Grid, cost: float) -> Path:
     They stand for fitted ones, and are said to be of a cost.
     """
     for sampler in ("ddpm", "ddim"):
-        for name, levels in {"": (1, 2), "_top": (2,)}.items():
+        for name, levels in {"": (1, 2), "_top": (2,), "_top_ahead": (2,)}.items():
             plan = plans.full(len(times) - 1, len(levels), len(levels))
             kept = KeptPlan(plan, levels, sampler, times, "uniform", 1, cost)
             write_plan(folder / f"{sampler}_{cost:g}{name}.npz", kept, {})

@@ -53,12 +53,12 @@ def alone(name: str, trained: Trained, count: int, fine: Grid) -> Iterator[Run]:
 def fitted_alone(
     name: str, trained: Trained, pilot: Pilot, count: int, fine: Grid, keep: Keep | None
 ) -> Iterator[Run]:
-    """The same with fitted weights, two outputs remembered; those that look ahead, too.
+    """The same with fitted weights, two outputs remembered, and steps that look ahead.
 
-    The best on the pilot that does not look ahead is kept.
+    Of these and of the others the best on the pilot is kept.
     """
-    levels = (len(trained.ladder),)
-    own, least = pick_levels(trained.ladder, levels), np.inf
+    levels, least = (len(trained.ladder),), {"top": np.inf, "top_ahead": np.inf}
+    own = pick_levels(trained.ladder, levels)
     for kind in kinds_of(name):
         times, order = grid_of(kind, fine, count)
         steps = SAMPLERS[name].table(times, order)
@@ -66,10 +66,11 @@ def fitted_alone(
         fit = fit_plan(own, problem, steps, ~goes_ahead(steps)[:, None],
                        states_on(pilot.fine, steps, problem), memory=(2,))  # fmt: skip
         grid, error = kind.partition(",")[0], float(fit.error)
-        if keep is not None and error < least and order != "look-ahead":
-            least = error
+        stem = "top_ahead" if order == "look-ahead" else "top"
+        if keep is not None and error < least[stem]:
+            least[stem] = error
             kept = KeptPlan(fit.plan, levels, name, times, grid, order, float(count))
-            keep(f"{name}_{count}_top.npz", kept, {"name": f"top level, {kind}", "mse": error})
+            keep(f"{name}_{count}_{stem}.npz", kept, {"name": f"top level, {kind}", "mse": error})
         yield Run(fitted(levels, grid, order), {"steps": count}, times, [fit.plan])
 
 

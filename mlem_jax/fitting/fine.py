@@ -78,7 +78,8 @@ def states_on(fine: Fine, coarse: Steps, problem: Problem) -> State:
     columns = [np.asarray(column) for column in coarse[1:4]]
     for n in np.flatnonzero(goes_ahead(coarse)).tolist():
         rows = [[column[row] for column in columns] for row in (n, n + 1)]
-        begun, ended = (jax.tree.map(lambda leaf, row=row: leaf[row], states) for row in (n, n + 2))
+        begun, ended = (jax.tree.map(lambda leaf, row=row: jnp.asarray(leaf[row]), states)
+                        for row in (n, n + 2))  # fmt: skip
         moved = (increment_of(problem, row, begun) for row in (n, n + 1))
         between = _between(*rows, begun, ended, *moved)
         for leaf, own in zip(jax.tree.leaves(states), jax.tree.leaves(between), strict=True):
