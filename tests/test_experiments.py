@@ -45,7 +45,8 @@ def test_the_quickstart_compares_every_method_at_equal_cost_along_one_path(tmp_p
     assert list(shown) == [
         "top level, reference", "top level, 8 steps, Euler-Maruyama",
         "top level, 8 steps, DPM-Solver++ 2M", "top level, 8 steps, fitted",
-        "top level, 8 steps, fitted, look-ahead", "ML-EM, budget 8, of the paper", "ML-EM, budget 8, fitted plan",
+        "top level, 8 steps, fitted, look-ahead",
+        "ML-EM, budget 8, of the paper", "ML-EM, budget 8, fitted plan",
     ]  # fmt: skip
     for name, error in shown.items():
         assert f"{error:.1e}" in printed
