@@ -99,7 +99,7 @@ GRIDS = [
 
 STEP_TABLES = [
     *(one for make in (steps.ddpm, steps.ddim, steps.exponential_euler, steps.dpm_solver_2m,
-                       steps.diffusion_euler_maruyama)
+                       steps.diffusion_euler_maruyama, steps.look_ahead)
       for one in [
         *each(f"{make.__name__} on", lambda v, make=make: make(COSINE, v),
               ([0.0, 1.0], [2.0, 0.5], [0.5, -0.5], *TURNING), "expected"),
@@ -127,6 +127,8 @@ STEP_TABLES = [
           ([NAN], [0.0], 0.0, [[0.0], [0.0]]), "expected"),
     *each("make_steps clock", lambda v: steps.make_steps([1.0], [1.0], [1.0], [0.0], clock=v),
           ([0.0], [0.0, NAN], [0.0, 1.0, 2.0], 3.0), "expected"),
+    *each("make_steps ramp", lambda v: steps.make_steps([1.0], [1.0], [1.0], [0.0], ramp=v),
+          ([0.0], [[0.0, NAN]], [[1.0, 1.0], [1.0, 1.0]], 3.0, "all"), "expected"),
 ]  # fmt: skip
 
 NOISES = [

@@ -59,6 +59,7 @@ CONSTRUCTORS = {
     tables.ddpm: {"process": good.COSINE, "times": good.GRID},
     tables.ddim: {"process": good.COSINE, "times": good.GRID, "churn": 0.5},
     tables.exponential_euler: {"process": good.COSINE, "times": [0.9, 0.5], "churn": 1.0},
+    tables.look_ahead: {"process": good.COSINE, "times": [0.9, 0.6, 0.3, 0.1]},
     tables.dpm_solver_2m: {"process": good.COSINE, "times": [0.9, 0.5, 0.1], "churn": 0.0},
     tables.diffusion_euler_maruyama: {"process": good.COSINE, "times": [0.9, 0.5], "churn": 1.0},
     tables.make_steps: {"t": [1.0, 0.5], "scale": [1.0, 1.0], "gain": [1.0, 2.0], "noise": [0, 1]},

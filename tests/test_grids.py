@@ -34,6 +34,22 @@ def test_log_snr_grid_is_uniform_in_log_snr():
     np.testing.assert_allclose(rises, rises.mean(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("growth", [0.5, 1.0, 2.0, 7.0])
+def test_steps_of_a_stretched_grid_grow_by_one_factor(growth):
+    grid = grids.log_snr_grid(COSINE, 0.98, 0.01, 20, growth=growth)
+    rises = np.diff(pr.log_snr(COSINE, jnp.asarray(grid)))
+    assert rises[-1] / rises[0] == pytest.approx(growth, rel=1e-6)
+    np.testing.assert_allclose(rises[1:] / rises[:-1], growth ** (1 / 19), rtol=1e-6)
+    one = grids.log_snr_grid(COSINE, 0.98, 0.01, 1, growth=growth)
+    np.testing.assert_array_equal(one, [0.98, 0.01])
+
+
+@pytest.mark.parametrize("growth", [0.0, -1.0, float("nan"), float("inf"), "two", None])
+def test_a_growth_that_is_not_positive_is_refused(growth):
+    with pytest.raises(ValueError, match="expected a growth"):
+        grids.log_snr_grid(COSINE, 0.98, 0.01, 20, growth=growth)
+
+
 def test_karras_grid_is_the_one_of_edm():
     process = pr.variance_exploding()
     ramp = np.linspace(0, 1, 19)
