@@ -78,10 +78,11 @@ def plans() -> str:
     result = result_of("fitted")
     budgets = [f"{budget:g}" for budget in result["settings"]["budgets"]]
     rows = []
-    for sampler, (best, plain, *_) in result["summary"].items():
+    for sampler, (best, plain, *rest) in result["summary"].items():
         named = {PROCESSES[sampler]: best}
         if plain["plans"] != best["plans"]:
             named[f"{PROCESSES[sampler]}, over one that does not look ahead"] = plain
+            named[f"{PROCESSES[sampler]}, where neither does"] = rest[-1]
         for name, own in named.items():
             told = [short(each["mean"]) for each in own["plans"]]
             rows.append([name, *told, *["-"] * (len(budgets) - len(told))])

@@ -58,6 +58,8 @@ GROUPS: dict[str, tuple[Callable[[dict[str, Any]], bool], dict[str, Any]]] = {
     ),
 }
 """Rows that are one curve, at their best grid, and how it is drawn."""
+NEITHER = "best single network, where neither looks ahead"
+"""What ladders gain without it."""
 
 
 def alone(row: dict[str, Any]) -> bool:
@@ -85,19 +87,24 @@ def summarise_fitted(rows: Rows, *, resamples: int = 400) -> Rows:
     rivals = {name: [row for row in rows if chosen(row)] for name, (chosen, _) in GROUPS.items()
               if name != "ML-EM, fitted"}  # fmt: skip
     single = [row for row in rows if row["family"] == "single"]
+    plain = [row for row in single if not looks_ahead(row)]
     rivals = {
         "best single network": single,
-        "best single network, without look-ahead": [row for row in single if not looks_ahead(row)],
+        "best single network, without look-ahead": plain,
         "best single network, not fitted": [row for row in single if row["weights"] != "fitted"],
         **rivals,
     }
     count = len(rows[0]["picture_errors"])
     drawn = np.random.default_rng(0).integers(0, count, (resamples, count))
-    return [
-        {"rival": name, **ratios(ours, theirs, drawn),
-         "plans": [{"cost": row["cost"], **ratios([row], theirs, drawn)} for row in ours]}
-        for name, theirs in rivals.items()
-    ]  # fmt: skip
+
+    def line(name: str, ours: Rows, theirs: Rows) -> dict[str, Any]:
+        each = [{"cost": row["cost"], **ratios([row], theirs, drawn)} for row in ours]
+        return {"rival": name, **ratios(ours, theirs, drawn), "plans": each}
+
+    found = [line(name, ours, theirs) for name, theirs in rivals.items()]
+    unlooking = [row for row in rows if row["family"] == "multilevel"
+                 and row["weights"] == "fitted" and not looks_ahead(row)]  # fmt: skip
+    return [*found, line(NEITHER, unlooking, plain)]
 
 
 def ratios(ours: Rows, theirs: Rows, drawn: np.ndarray) -> dict[str, Any]:
