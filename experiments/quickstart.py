@@ -128,7 +128,13 @@ def rivals(settings: Settings, trained: Trained, fine: Grid, key: Key) -> Iterat
             yield kept_run(folder / f"{stem}_top_ahead.npz",
                            f"top level, {count} steps, fitted, look-ahead", settings)  # fmt: skip
         yield from papers(settings, trained, fine, budget, jax.random.fold_in(key, number))
-        yield kept_run(folder / f"{stem}.npz", f"ML-EM, budget {budget:g}, fitted plan", settings)
+        chosen = kept_run(
+            folder / f"{stem}.npz", f"ML-EM, budget {budget:g}, fitted plan", settings
+        )
+        if len(chosen.method.levels) == 1:
+            # The best that was found for this budget is one network.
+            chosen.parameters["name"] = f"top level, budget {budget:g}, chosen plan"
+        yield chosen
 
 
 def the_top(trained: Trained, name: str, times: Grid, order: Order, kind: str = "uniform") -> Run:

@@ -50,17 +50,20 @@ def quickstart() -> str:
     """Error and seconds at each cost, a column per method."""
     result = result_of("quickstart")
     methods = ("Euler-Maruyama", "DPM-Solver++ 2M", "fitted", "fitted, look-ahead", "of the paper",
-               "fitted plan")  # fmt: skip
+               "fitted plan|chosen plan")  # fmt: skip
     header = ["cost", *(f"top level, {name}" for name in methods[:4]), "ML-EM of the paper",
-              "**ML-EM, fitted plan**"]  # fmt: skip
+              "**chosen plan**"]  # fmt: skip
     rows = []
     for budget in result["settings"]["budgets"]:
         cells = [f"{budget:g}"]
         for method in methods:
-            name = rf"(top level, {budget:g} steps|ML-EM, budget {budget:g}), {re.escape(method)}"
+            either = "|".join(map(re.escape, method.split("|")))
+            name = rf"(top level, {budget:g} steps|.*, budget {budget:g}), ({either})"
             (row,) = (row for row in result["rows"]
                       if row["shown"] and re.fullmatch(name, row["name"]))  # fmt: skip
-            cells.append(f"{brief(row['mse'])}, {row['seconds']:.2f} s")
+            levels = " ".join(map(str, row["levels"]))
+            which = f", levels {levels}" if method == methods[-1] else ""
+            cells.append(f"{brief(row['mse'])}, {row['seconds']:.2f} s{which}")
         rows.append(cells)
     settings = result["settings"]
     reference = result["rows"][0]
