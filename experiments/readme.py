@@ -118,7 +118,7 @@ def errors() -> str:
                                           and row["weights"] != "fitted"),
         "ML-EM, fitted": lambda row: (row["family"] == "multilevel" and row["weights"] == "fitted"
                                       and row["order"] != "look-ahead"),
-        "ML-EM, fitted, chosen": lambda row: row["chosen"],
+        "chosen plan": lambda row: row["chosen"],
     }  # fmt: skip
     rows = []
     for sampler in result["summary"]:

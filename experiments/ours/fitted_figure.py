@@ -52,7 +52,7 @@ GROUPS: dict[str, tuple[Callable[[dict[str, Any]], bool], dict[str, Any]]] = {
         ),
         {"color": "tab:red", "linestyle": "--"},
     ),
-    "ML-EM, fitted": (
+    "chosen plan": (
         lambda row: row["family"] == "multilevel" and row["chosen"],
         {"color": "tab:red", "linestyle": "-", "linewidth": 2.2},
     ),
@@ -85,7 +85,7 @@ def summarise_fitted(rows: Rows, *, resamples: int = 400) -> Rows:
     """
     ours = [row for row in rows if row["family"] == "multilevel" and row["chosen"]]
     rivals = {name: [row for row in rows if chosen(row)] for name, (chosen, _) in GROUPS.items()
-              if name != "ML-EM, fitted"}  # fmt: skip
+              if name != "chosen plan"}  # fmt: skip
     single = [row for row in rows if row["family"] == "single"]
     plain = [row for row in single if not looks_ahead(row)]
     rivals = {
@@ -121,7 +121,7 @@ def ratios(ours: Rows, theirs: Rows, drawn: np.ndarray) -> dict[str, Any]:
 def table_of(name: str, summary: Rows) -> Table:
     """The ratios as one reads them."""
     table = Table("rival", "by the mean picture", "by the median picture", title=name.upper(),
-                  caption="cost of the rival at equal error over that of the fitted ML-EM plans: "
+                  caption="cost of the rival at equal error over that of the chosen plans: "
                           "the median over budgets (95 % over pictures)")  # fmt: skip
     for line in summary:
         table.add_row(line["rival"], told_recorded(line["mean"]), told_recorded(line["median"]))
@@ -149,6 +149,6 @@ def draw_fitted(file: Path, rows: Rows) -> None:
     axes[0][0].set_ylabel("mean squared error to the fine solution")
     lines = {line.get_label(): line for axis in axes[0] for line in axis.get_lines()}
     known = [lines[name] for name in GROUPS if name in lines]
-    figure.legend(handles=known, ncols=4, loc="outside lower center")
+    figure.legend(handles=known, ncols=3, loc="outside lower center")
     figure.savefig(file, dpi=160)
     plt.close(figure)
