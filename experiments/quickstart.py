@@ -121,16 +121,14 @@ def rivals(settings: Settings, trained: Trained, fine: Grid, key: Key) -> Iterat
         for kind, times in coarse_grids(fine, count).items():
             for order, name in NAMES.items():
                 yield the_top(trained, f"{count} steps, {name}", times, order, kind)
-        stem = f"{settings.sampler}_{budget:g}"
         folder, stem = settings.ladder / PLANS, f"{settings.sampler}_{budget:g}"
         yield kept_run(folder / f"{stem}_top.npz", f"top level, {count} steps, fitted", settings)
         if SAMPLERS[settings.sampler].noisy:
             yield kept_run(folder / f"{stem}_top_ahead.npz",
                            f"top level, {count} steps, fitted, look-ahead", settings)  # fmt: skip
         yield from papers(settings, trained, fine, budget, jax.random.fold_in(key, number))
-        chosen = kept_run(
-            folder / f"{stem}.npz", f"ML-EM, budget {budget:g}, fitted plan", settings
-        )
+        name = f"ML-EM, budget {budget:g}, fitted plan"
+        chosen = kept_run(folder / f"{stem}.npz", name, settings)
         if len(chosen.method.levels) == 1:
             # The best that was found for this budget is one network.
             chosen.parameters["name"] = f"top level, budget {budget:g}, chosen plan"

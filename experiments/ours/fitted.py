@@ -2,10 +2,11 @@
 
 Plans are fitted and chosen on a pilot batch and judged on pictures that no fit has seen, along the
 same starts and Brownian paths as all others: the top level alone by Euler-Maruyama, DPM-Solver++ 2M
-and, for the ODE, UniPC of diffusers, each on its better grid, and with fitted weights; the recipe
-of the paper, the best of 15 independent draws; midpoint draws of a pilot's gates with the levels
-and steps of the fitted plan. Killed at any moment, the same command goes on. Writes
-results/fitted.json and .png, or with another --name those.
+and, for the ODE, UniPC of diffusers, each on its best grid, and with fitted weights, in steps that
+look ahead at the noise and in others; the recipe of the paper, the best of 15 independent draws; a
+fitted plan that does not look ahead, and midpoint draws of a pilot's gates with its levels and
+steps. Killed at any moment, the same command goes on. Writes results/fitted.json and .png, or with
+another --name those.
 """
 
 import dataclasses
