@@ -8,7 +8,7 @@ import pytest
 
 from mlem_jax import levels
 from mlem_jax import process as pr
-from mlem_jax.nets import denoise, following, times
+from mlem_jax.nets import denoise, times
 from tests.problems import normals
 
 pytestmark = pytest.mark.usefixtures("others_promote")
@@ -111,20 +111,6 @@ def test_losses_at_times_of_a_density_are_the_weighted_losses_at_even_times():
     assert float(drawn.mean()) == pytest.approx(
         float((times.density_at(even, density) * even**3).mean()), rel=1e-3
     )
-
-
-def test_distances_to_stored_answers_are_the_losses_of_one_that_follows():
-    asked = following.ask(COSINE, linear, 2.5, IMAGES, T, NOISE)
-    stored = following.square_distances(linear, 0.5, asked)
-    taught = denoise.denoising_loss(
-        COSINE, pr.predict_data, linear, 0.5, IMAGES, T, NOISE, lambda x, t: linear(2.5, x, t)
-    )
-    np.testing.assert_allclose(stored, taught)
-    bands = denoise.loss_by_band(
-        COSINE, pr.predict_data, linear, 2.5, IMAGES, jax.random.key(0),
-        teacher=lambda x, t: linear(2.5, x, t),
-    )  # fmt: skip
-    np.testing.assert_array_equal(bands, 0)
 
 
 def test_a_network_is_asked_at_the_same_times_in_training_and_in_sampling():

@@ -145,8 +145,10 @@ def test_levels_that_follow_together_can_be_stopped_and_told_apart(small_top):
         ("plain", False),
         ("weighted, too", True),
     ]
-    assert rows[0]["distance"] != rows[1]["distance"]
-    assert len(rows[0]["distance_by_band"]) == 10
+    assert rows[0]["distance_to_top"] != rows[1]["distance_to_top"]
+    assert len(rows[0]["distance_to_top_by_band"]) == 10
+    assert rows[0]["recovered"] < 1
+    assert len(rows[0]["recovered_by_band"]) == follow.BANDS
     assert result["times"] == [1, 3, 1]
 
 

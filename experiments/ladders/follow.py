@@ -1,12 +1,14 @@
-"""Train the cheap levels of a ladder together, on stored answers of the top.
+"""Train the cheap levels of a ladder together, on stored answers of the top along paths.
 
-One answer of the top costs more than training a cheap level on it. So the top is asked once for
-each of some noisy pictures, its answers are stored, and all cheap levels learn from the same
-batches of them, each shown in one of the eight symmetries of a square. What each minimises is the
-squared distance to the top, weighted over t by its recipe's `times`. At the end the distances to
-the top are measured on held-out pictures, by band of t and weighted by the ladder's own `times`,
-whatever a level was trained with: so designs of a level can be compared. Killed at any moment, the
-same command goes on where the last checkpoint was. Writes results/follow_LADDER.json.
+One answer of the top costs more than training a cheap level on it. So the top is asked once at
+both ends of some pieces of paths, its answers are stored, and all cheap levels learn from the same
+batches of them, each shown in one of the eight symmetries of a square. What each minimises is
+`mlem_jax.nets.following_loss`, the distance to how the top's prediction moves along the path,
+weighted over t by its recipe's `times`. At the end a table says what share of these movements each
+level recovers on held-out pictures, and the distances to the top, by band of t and weighted by the
+ladder's own `times`, whatever a level was trained with: so designs of a level can be compared.
+Killed at any moment, the same command goes on where the last checkpoint was. Writes
+results/follow_LADDER.json.
 """
 
 import dataclasses
@@ -26,20 +28,30 @@ from experiments.ladders import images, train
 from experiments.ladders.answers import CHUNK, asked, batches_of
 from experiments.ladders.recipes import Recipe, load_recipes, shared_times
 from experiments.ladders.resume import pace_of, run_steps
-from experiments.ladders.shipped import PROCESS, data_level, restore_average
+from experiments.ladders.ship import distances
+from experiments.ladders.shipped import PREDICTION, PROCESS, data_level, restore_average
 from experiments.ladders.shown import split
-from experiments.ladders.train import initial, network_of, optimiser_of, trained
+from experiments.ladders.train import (
+    average_in,
+    held_out_losses,
+    initial,
+    network_of,
+    optimiser_of,
+    trained,
+)
 from mlem_jax import Ladder, checkpoint, measure_costs
 from mlem_jax.costs import count_flops
 from mlem_jax.levels import linen
 from mlem_jax.nets import Answers
 from mlem_jax.nets.denoise import TrainState, begin, descend
-from mlem_jax.nets.following import square_distances
+from mlem_jax.nets.following import following_loss, recovered
 from mlem_jax.nets.times import EVEN, density_at
 from mlem_jax.types import Params
 
-BANDS = 10
-"""Of t, in which distances are told."""
+HELD_OUT = 200
+"""Pictures on which levels are judged."""
+BANDS = 5
+"""Of the log-SNR, in which it is told how much of the innovations is recovered."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,12 +66,14 @@ class Settings:
     """Recipes; those with a teacher are trained here, and follow the top, whichever it is."""
     runs: Path = Path("runs/follow")
     """Answers, checkpoints, and a folder per level. Give the same folder to resume."""
-    answers: int = 10_000
-    """Noisy training pictures the top is asked of."""
-    judging: int = 1_000
-    """Noisy held-out pictures it is asked of."""
+    levels: tuple[int, ...] = ()
+    """Which of them, 1 the cheapest; by default all that have a teacher."""
+    answers: int = 20_000
+    """Pieces of paths of training pictures the top is asked at the ends of."""
+    judging: int = 800
+    """Those of held-out pictures."""
     begin: Path | None = None
-    """A run of this program whose levels of the same name one begins with."""
+    """A run of this program, or a ladder, whose levels of the same name one begins with."""
     size: int = 64
     """Side of the pictures in pixels."""
     steps: int | None = None
@@ -97,7 +111,7 @@ def shrink(settings: Settings, folder: Path) -> Settings:
 def follow(settings: Settings) -> None:
     """As `main`, of settings that are meant."""
     pictures = images.load(settings.data, settings.size)
-    shown, held_out = split(pictures.images, settings.judging, pictures.held_out)
+    shown, held_out = split(pictures.images, HELD_OUT, pictures.held_out)
     recipes = followers(settings)
     top, params = trained(settings.top)
     learned = asked(settings.runs / "answers.npz", top, params, shown, settings.answers,
@@ -113,7 +127,11 @@ def follow(settings: Settings) -> None:
                  "answers": len(learned.t), "shape": list(shown.shape[1:])}  # fmt: skip
         checkpoint.save(settings.runs / recipe.name / "average", state.average, about=about)
     times = shared_times(settings.ladder)
-    rows = rows_of(recipes, [state.average for state in states], judging, times)
+    averages = [state.average for state in states]
+    rows = rows_of(recipes, averages, judging)
+    for row, recipe, own in zip(rows, recipes, averages, strict=True):
+        by_band = held_out_losses(recipe.architecture, own, held_out, (top, params))
+        row.update(distances(by_band, times))
     Console(width=110).print(table_of(rows))
     runs.finish(f"follow_{settings.ladder.stem}", settings, {"times": times, "rows": rows},
                 apart=("minutes", "checkpoint_minutes", "log_every"))  # fmt: skip
@@ -128,7 +146,7 @@ def followers(settings: Settings) -> tuple[Recipe, ...]:
     recipes = tuple(
         recipe._replace(steps=settings.steps or recipe.steps, name=recipe.name or f"level_{number}")
         for number, recipe in enumerate(load_recipes(settings.ladder), 1)
-        if recipe.teacher is not None
+        if recipe.teacher is not None and (not settings.levels or number in settings.levels)
     )
     if not recipes:
         raise ValueError(f"expected levels with a teacher in {settings.ladder}, found none")
@@ -158,7 +176,7 @@ def train_together(
 def first(recipe: Recipe, settings: Settings) -> Params:
     """Parameters of a level before its first step here."""
     if settings.begin is not None:
-        return restore_average(settings.begin / recipe.name / "average")[1]
+        return restore_average(average_in(settings.begin / recipe.name))[1]
     shape = (settings.size, settings.size, 3)
     return initial(network_of(recipe.architecture), shape, settings.seed)
 
@@ -170,10 +188,11 @@ def step_all(
 
     def moved(recipe: Recipe, state: TrainState) -> tuple[TrainState, jax.Array]:
         network = linen(network_of(recipe.architecture))
-        weights = density_at(batch.t / PROCESS.end, recipe.times)
+        weights = density_at(batch.t[:, 1] / PROCESS.end, recipe.times)
 
         def objective(params: Params) -> jax.Array:
-            return jnp.mean(weights * square_distances(network, params, batch))
+            losses = following_loss(PROCESS, PREDICTION, network, params, batch)
+            return jnp.mean(weights * losses)
 
         return descend(optimiser_of(recipe), state, objective)
 
@@ -182,19 +201,16 @@ def step_all(
 
 
 def rows_of(
-    recipes: tuple[Recipe, ...], params: list[Params], judging: Answers, times: tuple[float, ...]
+    recipes: tuple[Recipe, ...], params: list[Params], judging: Answers
 ) -> list[dict[str, Any]]:
-    """Cost and distances to the top of every level, the distances in squares of the prediction."""
+    """Cost of every level, and the share of the innovations it recovers."""
     ladder = Ladder(tuple(data_level(recipe.architecture) for recipe in recipes), tuple(params))
-    x, t = jnp.zeros((CHUNK, *judging.x.shape[1:])), jnp.float32(0.5)
+    x, t = jnp.zeros((CHUNK, *judging.x.shape[2:])), jnp.float32(0.5)
     seconds, flops = measure_costs(ladder, x, t).costs, count_flops(ladder, x, t)
-    share = judging.t / PROCESS.end
-    weights = np.asarray(density_at(jnp.asarray(share), times))
-    band = np.minimum((share * BANDS).astype(int), BANDS - 1)
+    order = np.argsort(judging.t[:, 1])
     rows = []
     for recipe, own, taken, work in zip(recipes, params, seconds, flops, strict=True):
-        squares = distances_to_top(recipe, own, judging)
-        weighted = weights * squares
+        missed, whole = recovered_by(recipe, own, judging)
         rows.append({
             "name": recipe.name,
             "architecture": recipe.architecture._asdict(),
@@ -203,33 +219,37 @@ def rows_of(
             "batch": recipe.batch,
             "milliseconds_per_image": 1e3 * taken / CHUNK,
             "megaflops_per_image": work / CHUNK / 1e6,
-            "distance": float(squares.mean()),
-            "distance_by_band": [float(squares[band == each].mean()) for each in range(BANDS)],
-            "weighted_distance": float(weighted.mean()),
-            "weighted_standard_error": float(weighted.std() / len(weighted) ** 0.5),
+            "recovered": float(1 - missed.mean() / whole.mean()),
+            "recovered_by_band": [float(1 - missed[band].mean() / whole[band].mean())
+                                  for band in np.array_split(order, BANDS)],
         })  # fmt: skip
     return rows
 
 
-def distances_to_top(recipe: Recipe, params: Params, judging: Answers) -> np.ndarray:
-    """Squared distance of every judging picture."""
-    distances = jax.jit(partial(square_distances, linen(network_of(recipe.architecture))))
+def recovered_by(recipe: Recipe, params: Params, judging: Answers) -> tuple[np.ndarray, np.ndarray]:
+    """What a level misses of the innovations of every judging pair, and what there is, squared."""
+    compared = jax.jit(
+        partial(recovered, PROCESS, PREDICTION, linen(network_of(recipe.architecture)))
+    )
     parts = [
-        distances(params, Answers(*(values[at : at + CHUNK].astype(np.float32)
-                                    for values in judging)))
+        compared(params, Answers(*(values[at : at + CHUNK].astype(np.float32)
+                                   for values in judging)))
         for at in range(0, len(judging.t), CHUNK)
     ]  # fmt: skip
-    return np.concatenate(parts)
+    missed, whole = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return missed, whole
 
 
 def table_of(rows: list[dict[str, Any]]) -> Table:
     """The rows as one reads them."""
-    table = Table("level", "weighted", "ms an image", "MFLOP", "distance", "where it counts")
+    table = Table("level", "weighted", "ms an image", "MFLOP", "recovered", "data ... noise",
+                  "distance", "where it counts")  # fmt: skip
     for row in rows:
         table.add_row(
             row["name"], "yes" if row["weighted"] else "no", f"{row['milliseconds_per_image']:.3f}",
-            f"{row['megaflops_per_image']:.1f}", f"{row['distance']:.4f}",
-            f"{row['weighted_distance']:.4f} ± {row['weighted_standard_error']:.4f}",
+            f"{row['megaflops_per_image']:.1f}", f"{row['recovered']:.3f}",
+            " ".join(f"{share:.2f}" for share in row["recovered_by_band"]),
+            f"{row['distance_to_top']:.4f}", f"{row['weighted_distance_to_top']:.4f}",
         )  # fmt: skip
     return table
 

@@ -167,8 +167,13 @@ def trained(directory: Path) -> tuple[Network, Params]:
     Raises:
         FileNotFoundError: if it is not there yet.
     """
-    about, params = restore_average(directory / "average")
+    about, params = restore_average(average_in(directory))
     return linen(UNet(Architecture(**about["architecture"]), default_depthwise())), params
+
+
+def average_in(level: Path) -> Path:
+    """Where the averaged parameters of a level lie: of one in training, or of a shipped ladder."""
+    return level / "average" if (level / "average").is_dir() else level
 
 
 def network_of(architecture: Architecture) -> UNet:
@@ -181,8 +186,7 @@ def first(network: UNet, level: str, shape: tuple[int, ...], settings: Settings)
     """Parameters of a level before its first step here."""
     if settings.begin is None:
         return initial(network, shape, settings.seed)
-    folder = settings.begin / level
-    return restore_average(folder / "average" if (folder / "average").is_dir() else folder)[1]
+    return restore_average(average_in(settings.begin / level))[1]
 
 
 def initial(network: UNet, shape: tuple[int, ...], seed: int) -> Params:

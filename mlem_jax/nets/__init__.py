@@ -7,7 +7,7 @@ from mlem_jax.nets.denoise import (
     denoising_trainer,
     loss_by_band,
 )
-from mlem_jax.nets.following import Answers
+from mlem_jax.nets.following import Answers, ask, following_loss, recovered
 from mlem_jax.nets.unet import (
     Architecture,
     UNet,
@@ -23,11 +23,14 @@ __all__ = [
     "TrainState",
     "Trainer",
     "UNet",
+    "ask",
     "default_depthwise",
     "denoising_loss",
     "denoising_trainer",
     "depthwise_convolution",
     "depthwise_shifts",
     "depthwise_trained",
+    "following_loss",
     "loss_by_band",
+    "recovered",
 ]

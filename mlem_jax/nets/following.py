@@ -1,33 +1,43 @@
-"""Training many cheap networks on what an expensive one said once: its answers on noisy images.
+"""Training cheap networks on what an expensive one said once: its answers along pieces of paths.
 
-One answer of the expensive network may cost more than a step of a cheap one on it. What is
-minimised is the squared distance to the answers, on which the variance of the multilevel sum hangs;
-the times of the answers are fixed, so that networks may weigh them differently (`times.density_at`)
-and still share them.
+Between two runs of an expensive level, a cheaper one need not say what the drift is: the last
+output of the expensive one is remembered. It has to say by how much the drift has moved since. So
+what is minimised is an error of differences along a path. In the data that a network predicts,
+D(x_t, t) = E[x_0 | x_t], the difference is an innovation: D is a martingale of the reverse-time
+process, so that the exact D moves by what the path newly tells, and by nothing that was known
+before. An error of a cheap network that stays as it is along the path costs nothing then.
+
+A piece of a path is a pair (x_t, x_s), t < s, of the forward process, whose joint law is that of
+the reverse-time SDE. One answer of the expensive network may cost more than a step of a cheap one
+on it, so answers are asked for once and kept.
 """
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mlem_jax.nets.denoise import Images, Network
-from mlem_jax.process import Process, perturb
+from mlem_jax.process import Prediction, Process, convert, perturb, predict_data
 from mlem_jax.types import Params
+
+Pairs = Float[Array, "batch 2 height width channels"]
+"""Images at the two ends of a piece of a path, the cleaner first."""
 
 
 class Answers(NamedTuple):
-    """What a network says of noisy images.
+    """What a network says of noisy images at both ends of pieces of paths.
 
     Attributes:
         x: noisy images.
-        t: the time of each.
+        t: their times, rising within a pair, none of them 0.
         target: what the network predicts of them.
     """
 
-    x: Images
-    t: Float[Array, " batch"]
-    target: Images
+    x: Pairs
+    t: Float[Array, "batch 2"]
+    target: Pairs
 
 
 def ask(
@@ -35,14 +45,83 @@ def ask(
     network: Network,
     params: Params,
     images: Images,
-    t: Float[Array, " batch"],
-    noise: Images,
+    t: Float[Array, "batch 2"],
+    noise: Pairs,
 ) -> Answers:
-    """network(alpha x_0 + sigma eps, t), with what it was asked."""
-    x = perturb(process, images, noise, t[:, None, None, None])
-    return Answers(x, t, network(params, x, t))
+    """network(x_t, t) and network(x_s, s),  x_s = r x_t + sqrt(sigma_s^2 - r^2 sigma_t^2) eps.
+
+    r = alpha_s / alpha_t, and x_t = alpha_t x_0 + sigma_t eps' of another eps'.
+    """
+    first, second = (t[:, end, None, None, None] for end in (0, 1))
+    cleaner = perturb(process, images, noise[:, 0], first)
+    kept = process.alpha(second) / process.alpha(first)
+    added = process.sigma(second) ** 2 - (kept * process.sigma(first)) ** 2
+    noisier = kept * cleaner + jnp.sqrt(jnp.maximum(added, 0)) * noise[:, 1]
+    x = jnp.stack([cleaner, noisier], axis=1)
+    return Answers(x, t, _at_both(network, params, x, t))
 
 
-def square_distances(network: Network, params: Params, answers: Answers) -> Float[Array, " batch"]:
-    """Mean over the image of (network(x, t) - target)^2, for each."""
-    return jnp.mean((network(params, answers.x, answers.t) - answers.target) ** 2, axis=(1, 2, 3))
+def following_loss(
+    process: Process,
+    prediction: Prediction,
+    network: Network,
+    params: Params,
+    answers: Answers,
+    *,
+    plain: float = 0.1,
+) -> Float[Array, " batch"]:
+    """(1 - plain) |(D_t - D*_t) - (D_s - D*_s)|^2 / sigma_s^2 + plain mean |D - D*|^2 / sigma^2.
+
+    D is the data that the network predicts, D* what the answers say it is; squares are means over
+    the image. In units of sigma, errors of the data are errors of v.
+
+    Args:
+        process: of the answers.
+        prediction: what the networks predict.
+        network: the one that follows.
+        params: its parameters.
+        answers: of the one that is followed, a batch of pairs.
+        plain: weight of the second term, in which nothing is remembered: it keeps what the network
+            says by itself near what the other says.
+    """
+    at = answers.t[..., None, None, None]
+    sigma, row = process.sigma(at), prediction(process, at)
+    # x_0 = (.. x - sigma factor P) / (alpha of_noise - sigma of_data): see `process.convert`.
+    of_prediction = row.factor / (process.alpha(at) * row.of_noise - sigma * row.of_data)
+    said = _at_both(network, params, answers.x, answers.t)
+    errors = of_prediction * (said - answers.target)  # Of the data, in units of -sigma.
+    moved = errors[:, 0] * (sigma[:, 0] / sigma[:, 1]) - errors[:, 1]
+    return (1 - plain) * _mean_square(moved) + plain * _mean_square(errors)
+
+
+def innovations(
+    process: Process, prediction: Prediction, answers: Answers
+) -> Float[Array, "batch height width channels"]:
+    """(D_t - D_s) / sigma_s: what the path tells of the data between s and t."""
+    at = answers.t[..., None, None, None]
+    data = convert(process, prediction, predict_data, answers.x, answers.target, at)
+    return (data[:, 0] - data[:, 1]) / process.sigma(at[:, 1])
+
+
+def recovered(
+    process: Process, prediction: Prediction, network: Network, params: Params, answers: Answers
+) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+    """|innovation - innovation*|^2 and |innovation*|^2, of a network and of the answers.
+
+    One less the ratio of their means is the share of the innovations that the network recovers.
+    """
+    at = answers.t[..., None, None, None]
+    own = answers._replace(target=_at_both(network, params, answers.x, answers.t).astype(at.dtype))
+    wanted = innovations(process, prediction, answers)
+    missed = innovations(process, prediction, own) - wanted
+    return _mean_square(missed), _mean_square(wanted)
+
+
+def _at_both(network: Network, params: Params, x: Pairs, t: Float[Array, "batch 2"]) -> Pairs:
+    """The network at both ends, as one batch."""
+    flat = network(params, x.reshape(-1, *x.shape[2:]), t.reshape(-1))
+    return flat.reshape(x.shape)
+
+
+def _mean_square(values: jax.Array) -> Float[Array, " batch"]:
+    return jnp.mean(values**2, axis=tuple(range(1, values.ndim)))
