@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mlem_jax import process
 from mlem_jax.levels import in_dtype
 from mlem_jax.nets import unet
 from tests.problems import normals
@@ -81,6 +82,21 @@ def test_a_network_sees_and_writes_every_pixel(patch):
     pixel = jax.grad(lambda x: network.apply(params, x, jnp.zeros(1))[0, 4, 4].sum())
     middle = jax.jit(pixel)(x)
     assert (jnp.abs(middle).sum(-1) > 0).all()
+
+
+def test_a_skip_adds_the_v_of_the_best_linear_denoiser():
+    # A network before its first step says nothing itself. Of data of spread s, the best linear
+    # denoiser is alpha s^2 / (alpha^2 s^2 + sigma^2) x.
+    network = unet.UNet(SMALL._replace(skip=0.2), unet.depthwise_shifts)
+    x, t = normals(0, 3, 8, 8, 3), jnp.array([0.02, 0.5, 0.99])
+    params = network.init(jax.random.key(0), x, t)
+    at, cosine = t[:, None, None, None], process.cosine(offset=0.0)
+    alpha, sigma = cosine.alpha(at), cosine.sigma(at)
+    data = alpha * 0.04 / (0.04 * alpha**2 + sigma**2) * x
+    v = process.convert(cosine, process.predict_data, process.predict_v, x, data, at)
+    np.testing.assert_allclose(network.apply(params, x, t), v, rtol=1e-6)
+    silent = unet.UNet(SMALL, unet.depthwise_shifts)
+    np.testing.assert_array_equal(silent.apply(params, x, t), 0)
 
 
 def test_one_time_serves_a_batch_as_well_as_one_each():

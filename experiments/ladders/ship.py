@@ -177,8 +177,8 @@ def written_card(card: dict[str, Any]) -> str:
         "The networks are under the licence of this repository.",
         "",
         "Process: cosine (Nichol & Dhariwal); prediction: v; each network trained on the mean "
-        "squared error of v to the data, or to the level it follows, with Adam, and averaged."
-        + SYMMETRIES[card["symmetries"]],
+        "squared error of v to the data, or of how it moves along paths to the level it follows, "
+        "with Adam, and averaged." + SYMMETRIES[card["symmetries"]],
         "",
         "```sh",
         *commands(card),
@@ -195,7 +195,8 @@ def written_card(card: dict[str, Any]) -> str:
         shape = row["architecture"]
         lines.append(
             f"| {row['level']} | base {shape['base']}, middle {shape['middle']}, bottom "
-            f"{shape['bottom']}, {shape['scales']} scales, patch {shape['patch']} "
+            f"{shape['bottom']}, {shape['scales']} scales, patch {shape['patch']}"
+            f"{', skip' * bool(shape['skip'])} "
             f"| {'the data' if row['teacher'] is None else 'level ' + str(row['teacher'])} "
             f"| {row['parameters']:,} | {row['steps']:,} x {row['batch']} "
             f"| {row['milliseconds_per_image']:.3f} | {row['milliseconds_per_image'] / bottom:.1f} "

@@ -70,7 +70,7 @@ class Search(NamedTuple):
         levels: of the ladder, 1 the cheapest: tuples of two or more that end at the top.
         most: the largest number of steps to try, which every grid has to be able to make.
         factors: numbers of steps, as multiples of how many evaluations of the top level the budget
-            pays for; at 5 the top level runs at one step of five at most. Levels that lie close
+            pays for; at 3 the top level runs at one step of three at most. Levels that lie close
             want many, steps that look ahead few.
         powers: of v / c in the density of the places where levels run, see `place_levels`; 0
             spreads them evenly.
@@ -80,7 +80,7 @@ class Search(NamedTuple):
     grids: Mapping[str, Callable[[int], Steps]]
     levels: Sequence[Sequence[int]]
     most: int
-    factors: Sequence[float] = (1.5, 2, 3, 5)
+    factors: Sequence[float] = (1.5, 2, 3)
     powers: Sequence[float] = (1 / 3, 0.2, 0.5)
     memories: Sequence[Sequence[int]] = ((1, 2), (0, 1), (2, 3))
 

@@ -41,6 +41,8 @@ class Architecture(NamedTuple):
         scales: number of resolutions.
         patch: side of the squares of pixels that become one position.
         channels: channels of the image.
+        skip: standard deviation s of the details of an image; above 0, `linear_v` of it is added to
+            what the network says, which then need not carry the noise through its channels.
     """
 
     base: int
@@ -49,6 +51,7 @@ class Architecture(NamedTuple):
     scales: int = 4
     patch: int = 1
     channels: int = 3
+    skip: float = 0.0
 
 
 def depthwise_shifts(x: Images, taps: Taps) -> Images:
@@ -111,6 +114,16 @@ def _trained_backward(saved: tuple[Images, Taps], cotangent: Images) -> tuple[Im
 depthwise_trained.defvjp(_trained_forward, _trained_backward)
 
 
+def linear_v(x: Images, t: Float[Array, "times 1 1 1"], spread: float) -> Images:
+    """alpha sigma (1 - s^2) / (alpha^2 s^2 + sigma^2) x, alpha = cos(pi t/2), sigma = sin(pi t/2).
+
+    The v that goes with the best linear denoiser of data of standard deviation s = `spread`, and so
+    with c_skip of arXiv:2206.00364, table 1, for the cosine schedule.
+    """
+    alpha, sigma = jnp.cos(jnp.pi * t / 2), jnp.sin(jnp.pi * t / 2)
+    return alpha * sigma * (1 - spread**2) / ((alpha * spread) ** 2 + sigma**2) * x
+
+
 def default_depthwise() -> DepthwiseFilter:
     """The form of the per-channel filter that suits the default device."""
     return depthwise_shifts if jax.default_backend() == "cpu" else depthwise_convolution
@@ -171,7 +184,7 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images, t: Float[Array, "*times"]) -> Images:
-        base, middle, bottom, scales, patch, channels = self.architecture
+        base, middle, bottom, scales, patch, channels, skip = self.architecture
         _check_sides(x.shape, patch * 2 ** (scales - 1))
         # The time in full precision, what is made of it in that of the image.
         time = TimeEmbedding(max(64, 2 * base))(jnp.atleast_1d(t)).astype(x.dtype)
@@ -190,7 +203,10 @@ class UNet(nn.Module):
                 hidden = Block(self.depthwise)(hidden, time)
         hidden = nn.silu(nn.RMSNorm()(hidden))
         hidden = nn.Dense(channels * patch**2, kernel_init=nn.initializers.zeros)(hidden)
-        return _depth_to_space(hidden, patch)
+        said = _depth_to_space(hidden, patch)
+        if not skip:
+            return said
+        return said + linear_v(x, jnp.atleast_1d(t)[:, None, None, None], skip).astype(x.dtype)
 
 
 def _check_sides(shape: tuple[int, ...], multiple: int) -> None:
