@@ -104,7 +104,7 @@ def test_what_is_recovered_is_told_by_the_loss_and_is_all_for_the_network_itself
     answers, network = asked(pr.predict_v), network_of(pr.predict_v)
     missed, whole = following.recovered(COSINE, pr.predict_v, network, 0.3, answers)
     loss = following.following_loss(COSINE, pr.predict_v, network, 0.3, answers, plain=0.0)
-    np.testing.assert_allclose(missed, loss, rtol=1e-9)
+    np.testing.assert_allclose(missed, loss * COSINE.sigma(T[:, 1]) ** 2, rtol=1e-9)
     # D is 0.3 of the other's, so 0.7 of every innovation are missed.
     np.testing.assert_allclose(missed, 0.49 * whole, rtol=1e-9)
     missed, _ = following.recovered(COSINE, pr.predict_v, network, 1.0, answers)

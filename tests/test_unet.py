@@ -94,7 +94,7 @@ def test_a_skip_adds_the_v_of_the_best_linear_denoiser():
     alpha, sigma = cosine.alpha(at), cosine.sigma(at)
     data = alpha * 0.04 / (0.04 * alpha**2 + sigma**2) * x
     v = process.convert(cosine, process.predict_data, process.predict_v, x, data, at)
-    np.testing.assert_allclose(network.apply(params, x, t), v, rtol=1e-6)
+    np.testing.assert_allclose(network.apply(params, x, t), v, rtol=1e-9)
     silent = unet.UNet(SMALL, unet.depthwise_shifts)
     np.testing.assert_array_equal(silent.apply(params, x, t), 0)
 

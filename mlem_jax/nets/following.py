@@ -97,10 +97,10 @@ def following_loss(
 def innovations(
     process: Process, prediction: Prediction, answers: Answers
 ) -> Float[Array, "batch height width channels"]:
-    """(D_t - D_s) / sigma_s: what the path tells of the data between s and t."""
+    """D_t - D_s: what the path tells of the data between s and t."""
     at = answers.t[..., None, None, None]
     data = convert(process, prediction, predict_data, answers.x, answers.target, at)
-    return (data[:, 0] - data[:, 1]) / process.sigma(at[:, 1])
+    return data[:, 0] - data[:, 1]
 
 
 def recovered(
