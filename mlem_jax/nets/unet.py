@@ -41,8 +41,8 @@ class Architecture(NamedTuple):
         scales: number of resolutions.
         patch: side of the squares of pixels that become one position.
         channels: channels of the image.
-        skip: standard deviation s of the details of an image; above 0, `linear_v` of it is added to
-            what the network says, which then need not carry the noise through its channels.
+        skip: if above 0, `faint_v` of that s is added to what the network says, which then need not
+            carry the noise of an image through its channels.
     """
 
     base: int
@@ -114,14 +114,14 @@ def _trained_backward(saved: tuple[Images, Taps], cotangent: Images) -> tuple[Im
 depthwise_trained.defvjp(_trained_forward, _trained_backward)
 
 
-def linear_v(x: Images, t: Float[Array, "times 1 1 1"], spread: float) -> Images:
-    """alpha sigma (1 - s^2) / (alpha^2 s^2 + sigma^2) x, alpha = cos(pi t/2), sigma = sin(pi t/2).
+def faint_v(x: Images, t: Float[Array, "times 1 1 1"], s: float) -> Images:
+    """(alpha / sigma) x / (1 + (s / sigma)^4), alpha = cos(pi t/2), sigma = sin(pi t/2).
 
-    The v that goes with the best linear denoiser of data of standard deviation s = `spread`, and so
-    with c_skip of arXiv:2206.00364, table 1, for the cosine schedule.
+    The v of details too faint to be seen, whose data is guessed to be 0, for the cosine schedule;
+    faded out where sigma falls below s, since there they are seen.
     """
     alpha, sigma = jnp.cos(jnp.pi * t / 2), jnp.sin(jnp.pi * t / 2)
-    return alpha * sigma * (1 - spread**2) / ((alpha * spread) ** 2 + sigma**2) * x
+    return alpha * sigma**3 / (sigma**4 + s**4) * x
 
 
 def default_depthwise() -> DepthwiseFilter:
@@ -206,7 +206,7 @@ class UNet(nn.Module):
         said = _depth_to_space(hidden, patch)
         if not skip:
             return said
-        return said + linear_v(x, jnp.atleast_1d(t)[:, None, None, None], skip).astype(x.dtype)
+        return said + faint_v(x, jnp.atleast_1d(t)[:, None, None, None], skip).astype(x.dtype)
 
 
 def _check_sides(shape: tuple[int, ...], multiple: int) -> None:
