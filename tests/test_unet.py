@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlem_jax import process
 from mlem_jax.levels import in_dtype
 from mlem_jax.nets import unet
 from tests.problems import normals
@@ -82,24 +81,6 @@ def test_a_network_sees_and_writes_every_pixel(patch):
     pixel = jax.grad(lambda x: network.apply(params, x, jnp.zeros(1))[0, 4, 4].sum())
     middle = jax.jit(pixel)(x)
     assert (jnp.abs(middle).sum(-1) > 0).all()
-
-
-def test_a_skip_adds_the_v_of_data_that_is_nothing_and_fades_near_the_data():
-    # A network before its first step says nothing itself.
-    network = unet.UNet(SMALL._replace(skip=0.3), unet.depthwise_shifts)
-    x, t = normals(0, 3, 8, 8, 3), jnp.array([0.0, 0.02, 0.9])
-    params = network.init(jax.random.key(0), x, t)
-    at, cosine = t[:, None, None, None], process.cosine(offset=0.0)
-    nothing = process.convert(
-        cosine, process.predict_data, process.predict_v, x, jnp.zeros_like(x), at
-    )
-    faded = nothing / (1 + (0.3 / jnp.maximum(cosine.sigma(at), 1e-9)) ** 4)
-    said = network.apply(params, x, t)
-    np.testing.assert_allclose(said, faded, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(said[2], nothing[2], rtol=0.01)
-    assert jnp.abs(said[:2]).max() < 0.02
-    silent = unet.UNet(SMALL, unet.depthwise_shifts)
-    np.testing.assert_array_equal(silent.apply(params, x, t), 0)
 
 
 def test_one_time_serves_a_batch_as_well_as_one_each():

@@ -124,8 +124,8 @@ def _recipe_of(table: Any, shared: tuple[float, ...], where: str) -> Recipe:
     for name, value in table.items():
         if name in ("name", "times"):
             continue
-        kind = float if name in ("learning_rate", "skip") else int
-        least = 0 if name in ("middle", "bottom", "skip") else 1e-12
+        kind = float if name == "learning_rate" else int
+        least = 0 if name in ("middle", "bottom") else 1e-12
         if (
             isinstance(value, bool)
             or not isinstance(value, kind)

@@ -195,8 +195,7 @@ def written_card(card: dict[str, Any]) -> str:
         shape = row["architecture"]
         lines.append(
             f"| {row['level']} | base {shape['base']}, middle {shape['middle']}, bottom "
-            f"{shape['bottom']}, {shape['scales']} scales, patch {shape['patch']}"
-            f"{', skip' * bool(shape.get('skip'))} "
+            f"{shape['bottom']}, {shape['scales']} scales, patch {shape['patch']} "
             f"| {'the data' if row['teacher'] is None else 'level ' + str(row['teacher'])} "
             f"| {row['parameters']:,} | {row['steps']:,} x {row['batch']} "
             f"| {row['milliseconds_per_image']:.3f} | {row['milliseconds_per_image'] / bottom:.1f} "

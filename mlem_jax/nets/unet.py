@@ -41,8 +41,6 @@ class Architecture(NamedTuple):
         scales: number of resolutions.
         patch: side of the squares of pixels that become one position.
         channels: channels of the image.
-        skip: if above 0, `faint_v` of that s is added to what the network says, which then need not
-            carry the noise of an image through its channels.
     """
 
     base: int
@@ -51,7 +49,6 @@ class Architecture(NamedTuple):
     scales: int = 4
     patch: int = 1
     channels: int = 3
-    skip: float = 0.0
 
 
 def depthwise_shifts(x: Images, taps: Taps) -> Images:
@@ -114,16 +111,6 @@ def _trained_backward(saved: tuple[Images, Taps], cotangent: Images) -> tuple[Im
 depthwise_trained.defvjp(_trained_forward, _trained_backward)
 
 
-def faint_v(x: Images, t: Float[Array, "times 1 1 1"], s: float) -> Images:
-    """(alpha / sigma) x / (1 + (s / sigma)^4), alpha = cos(pi t/2), sigma = sin(pi t/2).
-
-    The v of details too faint to be seen, whose data is guessed to be 0, for the cosine schedule;
-    faded out where sigma falls below s, since there they are seen.
-    """
-    alpha, sigma = jnp.cos(jnp.pi * t / 2), jnp.sin(jnp.pi * t / 2)
-    return alpha * sigma**3 / (sigma**4 + s**4) * x
-
-
 def default_depthwise() -> DepthwiseFilter:
     """The form of the per-channel filter that suits the default device."""
     return depthwise_shifts if jax.default_backend() == "cpu" else depthwise_convolution
@@ -184,7 +171,7 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images, t: Float[Array, "*times"]) -> Images:
-        base, middle, bottom, scales, patch, channels, skip = self.architecture
+        base, middle, bottom, scales, patch, channels = self.architecture
         _check_sides(x.shape, patch * 2 ** (scales - 1))
         # The time in full precision, what is made of it in that of the image.
         time = TimeEmbedding(max(64, 2 * base))(jnp.atleast_1d(t)).astype(x.dtype)
@@ -203,10 +190,7 @@ class UNet(nn.Module):
                 hidden = Block(self.depthwise)(hidden, time)
         hidden = nn.silu(nn.RMSNorm()(hidden))
         hidden = nn.Dense(channels * patch**2, kernel_init=nn.initializers.zeros)(hidden)
-        said = _depth_to_space(hidden, patch)
-        if not skip:
-            return said
-        return said + faint_v(x, jnp.atleast_1d(t)[:, None, None, None], skip).astype(x.dtype)
+        return _depth_to_space(hidden, patch)
 
 
 def _check_sides(shape: tuple[int, ...], multiple: int) -> None:
