@@ -110,8 +110,7 @@ def recovered(
 
     One less the ratio of their means is the share of the innovations that the network recovers.
     """
-    at = answers.t[..., None, None, None]
-    own = answers._replace(target=_at_both(network, params, answers.x, answers.t).astype(at.dtype))
+    own = answers._replace(target=_at_both(network, params, answers.x, answers.t))
     wanted = innovations(process, prediction, answers)
     missed = innovations(process, prediction, own) - wanted
     return _mean_square(missed), _mean_square(wanted)
