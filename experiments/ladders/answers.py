@@ -24,7 +24,7 @@ CHUNK = 16
 RANGE = (-8.7, 8.7)
 """Log-SNRs between which pieces of paths lie."""
 LENGTHS = (0.1, 2.4)
-"""Of pieces of paths, in the log-SNR: from 80 steps over the range to 4."""
+"""Of pieces of paths, in the log-SNR: those of 174 to 7 steps over the range."""
 
 
 def asked(

@@ -48,8 +48,10 @@ from mlem_jax.nets.following import following_loss, recovered
 from mlem_jax.nets.times import EVEN, density_at
 from mlem_jax.types import Params
 
-HELD_OUT = 200
-"""Pictures on which levels are judged."""
+HELD_OUT = 1000
+"""Pictures that are not trained on, as in `train` and `ship`, which have to agree."""
+JUDGING = 200
+"""Of these, the pictures on which distances are measured, as in `ship`."""
 BANDS = 5
 """Of the log-SNR, in which it is told how much of the innovations is recovered."""
 
@@ -130,7 +132,7 @@ def follow(settings: Settings) -> None:
     averages = [state.average for state in states]
     rows = rows_of(recipes, averages, judging)
     for row, recipe, own in zip(rows, recipes, averages, strict=True):
-        by_band = held_out_losses(recipe.architecture, own, held_out, (top, params))
+        by_band = held_out_losses(recipe.architecture, own, held_out[:JUDGING], (top, params))
         row.update(distances(by_band, times))
     Console(width=110).print(table_of(rows))
     runs.finish(f"follow_{settings.ladder.stem}", settings, {"times": times, "rows": rows},

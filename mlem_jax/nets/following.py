@@ -84,14 +84,10 @@ def following_loss(
         plain: weight of the second term, in which nothing is remembered: it keeps what the network
             says by itself near what the other says.
     """
-    at = answers.t[..., None, None, None]
-    sigma, row = process.sigma(at), prediction(process, at)
-    # x_0 = (.. x - sigma factor P) / (alpha of_noise - sigma of_data): see `process.convert`.
-    of_prediction = row.factor / (process.alpha(at) * row.of_noise - sigma * row.of_data)
-    said = _at_both(network, params, answers.x, answers.t)
-    errors = of_prediction * (said - answers.target)  # Of the data, in units of -sigma.
-    moved = errors[:, 0] * (sigma[:, 0] / sigma[:, 1]) - errors[:, 1]
-    return (1 - plain) * _mean_square(moved) + plain * _mean_square(errors)
+    sigma = process.sigma(answers.t[..., None, None, None])
+    errors = _errors(process, prediction, network, params, answers)
+    moved = (errors[:, 0] - errors[:, 1]) / sigma[:, 1]
+    return (1 - plain) * _mean_square(moved) + plain * _mean_square(errors / sigma)
 
 
 def innovations(
@@ -110,10 +106,18 @@ def recovered(
 
     One less the ratio of their means is the share of the innovations that the network recovers.
     """
-    own = answers._replace(target=_at_both(network, params, answers.x, answers.t))
+    errors = _errors(process, prediction, network, params, answers)
     wanted = innovations(process, prediction, answers)
-    missed = innovations(process, prediction, own) - wanted
-    return _mean_square(missed), _mean_square(wanted)
+    return _mean_square(errors[:, 0] - errors[:, 1]), _mean_square(wanted)
+
+
+def _errors(
+    process: Process, prediction: Prediction, network: Network, params: Params, answers: Answers
+) -> Pairs:
+    """D - D* at both ends; a conversion is linear, so that of a difference has no state in it."""
+    off = _at_both(network, params, answers.x, answers.t) - answers.target
+    at = answers.t[..., None, None, None]
+    return convert(process, prediction, predict_data, jnp.zeros_like(off), off, at)
 
 
 def _at_both(network: Network, params: Params, x: Pairs, t: Float[Array, "batch 2"]) -> Pairs:
