@@ -112,7 +112,7 @@ def small_top(tmp_path):
     level = tiny.LEVEL.format(4, 4)
     (tmp_path / "own.toml").write_text(
         "times = [1.0, 3.0, 1.0]\n" + level + 'name = "plain"\nteacher = 3\ntimes = [1, 1]\n'
-        + level + 'name = "weighted, too"\nteacher = 3\n' + level
+        + level + 'name = "weighted, too"\nprediction = "data"\nteacher = 3\n' + level
     )  # fmt: skip
     train.main(train.Settings(
         data=tiny.random_pictures(tmp_path / "pictures.npz"), size=8, out=tmp_path / "top",

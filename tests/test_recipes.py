@@ -19,10 +19,11 @@ from mlem_jax.nets.times import EVEN
 
 def test_a_file_of_architectures_is_a_ladder(tmp_path):
     file = tmp_path / "mine.toml"
-    file.write_text("[[level]]\nbase = 32\npatch = 4\nsteps = 500\nteacher = 2\n"
+    file.write_text("[[level]]\nbase = 32\npatch = 4\nsteps = 500\n"
+                    "prediction = 'data'\nteacher = 2\n"
                     "[[level]]\nbase = 64\nlearning_rate = 2e-3\n")  # fmt: skip
     assert load_recipes(file) == (
-        Recipe(Architecture(base=32, patch=4), steps=500, teacher=2),
+        Recipe(Architecture(base=32, patch=4), steps=500, prediction="data", teacher=2),
         Recipe(Architecture(base=64), learning_rate=2e-3),
     )
     ours = load_recipes(EARTH), load_recipes(EARTH.with_name("faces.toml"))
@@ -42,6 +43,7 @@ def test_a_file_of_architectures_is_a_ladder(tmp_path):
     ("[[level]]\nbase = 'wide'", "expected a number for base of level 1 .* got 'wide'"),
     ("[[level]]\nbase = 8.5", "expected a number for base"),
     ("[[level]]\nbase = 8\nsteps = 0", "expected a number for steps"),
+    ("[[level]]\nbase = 8\nprediction = 'x0'", "expected one of .*'noise'.* for prediction .*'x0'"),
     ("[[level]]\nbase = 8\nteacher = 2", "expected level 1 to follow one of 1 .* teacher 2"),
     ("[[level]]\nbase = 8\nteacher = 1", "that does not follow it, got teacher 1"),
     ("[[level]]\nbase = 8\nteacher = 2\n[[level]]\nbase = 8\nteacher = 1", "got teacher 1"),

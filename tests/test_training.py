@@ -17,11 +17,10 @@ import orbax.checkpoint as ocp
 import pytest
 
 from experiments.common import tiny
+from experiments.ladders import recipes, shipped
 from experiments.ladders import ship as ship_ladder
-from experiments.ladders import shipped
 from experiments.ladders import train as train_levels
 from experiments.ladders.resume import named, steps_kept
-from mlem_jax.nets import Architecture
 
 pytestmark = pytest.mark.usefixtures("others_promote")
 
@@ -149,10 +148,25 @@ def test_a_trained_ladder_is_shipped_with_its_card(pictures, tmp_path):
         ship_ladder.main(shipping)
 
 
+@pytest.mark.parametrize("time", [jnp.float32(0.4), jnp.array([0.2, 0.9], jnp.float32)])
+@pytest.mark.parametrize("given", recipes.PREDICTIONS)
+def test_a_network_that_predicts_one_thing_predicts_the_others(given, time):
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 8, 8, 3)), jnp.float32)
+    at = jnp.reshape(time, (-1, 1, 1, 1))
+    alpha, sigma = shipped.PROCESS.alpha(at), shipped.PROCESS.sigma(at)
+    data = jnp.sin(3 * x)
+    noise = (x - alpha * data) / sigma
+    said = {"data": data, "noise": noise, "v": alpha * noise - sigma * data}
+    for wanted, expected in said.items():
+        network = shipped.predicting(wanted, lambda params, x, t: params * said[given], given)
+        np.testing.assert_allclose(network(1.0, x, time), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.slow
-def test_a_level_that_follows_another_is_trained_after_it(pictures, tmp_path):
+@pytest.mark.parametrize("prediction", ["v", "data"])
+def test_a_level_that_follows_another_is_trained_after_it(prediction, pictures, tmp_path):
     following, alone = tmp_path / "following.toml", tmp_path / "alone.toml"
-    level = tiny.LEVEL.format(4, 60) + "learning_rate = 3e-3\n"
+    level = tiny.LEVEL.format(4, 60) + f"learning_rate = 3e-3\nprediction = '{prediction}'\n"
     following.write_text(level + "teacher = 2\n" + tiny.LEVEL.format(4, 2))
     alone.write_text(level)
     settings = train_levels.Settings(data=pictures, ladder=following, size=8, out=tmp_path / "a")
@@ -165,11 +179,14 @@ def test_a_level_that_follows_another_is_trained_after_it(pictures, tmp_path):
     assert follower[0]["teacher"] == 2
     # A network that was hardly trained says nothing; the follower says the same, not the data.
     x = jnp.asarray(np.random.default_rng(1).normal(size=(4, 8, 8, 3)))
-    drift = shipped.data_level(Architecture(**follower[0]["architecture"]))
+    follows, leads = (
+        shipped.data_level(recipes.recipe_of(about)) for about, _ in (follower, teacher)
+    )
     train_levels.main(dataclasses.replace(settings, ladder=alone, out=tmp_path / "b"))
     untaught = shipped.restore_average(tmp_path / "b" / "level_1" / "average")
     said, taught, own = (
-        drift(params, x, jnp.float32(0.5)) for _, params in (follower, teacher, untaught)
+        drift(params, x, jnp.float32(0.5))
+        for drift, (_, params) in ((follows, follower), (leads, teacher), (follows, untaught))
     )
     assert jnp.mean((said - taught) ** 2) < 0.1 * jnp.mean((own - taught) ** 2)
 

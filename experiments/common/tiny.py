@@ -58,8 +58,9 @@ def random_ladder(folder: Path) -> Path:
 
 
 def recipes(file: Path) -> Path:
-    """Two networks to be trained for a moment, the lower one to follow the upper one."""
-    file.write_text(LEVEL.format(4, 4) + "teacher = 2\n" + LEVEL.format(8, 4))
+    """Two networks to be trained for a moment; the lower follows the upper, in the data."""
+    lower = LEVEL.format(4, 4) + 'prediction = "data"\nteacher = 2\n'
+    file.write_text(lower + LEVEL.format(8, 4))
     return file
 
 

@@ -18,6 +18,7 @@ import tyro
 
 from experiments.common import runs, tiny
 from experiments.common.samplers import SAMPLERS
+from experiments.ladders.recipes import recipe_of
 from experiments.ladders.shipped import (
     PREDICTION,
     PROCESS,
@@ -29,7 +30,6 @@ from experiments.ours.sensitivities import Piloted, problem_of
 from mlem_jax import Ladder, process
 from mlem_jax.diagnosis import run_pilot
 from mlem_jax.diagnosis.pilot import bin_numbers
-from mlem_jax.nets import Architecture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,7 @@ def per_square_of_data(t: jax.Array) -> np.ndarray:
 def pair(settings: Settings) -> Trained:
     """The rough level and the top, as a ladder."""
     told, params = zip(*map(restore_average, (settings.rough, settings.top)), strict=True)
-    drifts = tuple(data_level(Architecture(**about["architecture"])) for about in told)
+    drifts = tuple(data_level(recipe_of(about)) for about in told)
     return Trained(Ladder(drifts, params, (0.1, 1.0)), (), tuple(told[1]["shape"]))
 
 

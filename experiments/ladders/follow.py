@@ -29,7 +29,13 @@ from experiments.ladders.answers import CHUNK, asked, batches_of
 from experiments.ladders.recipes import Recipe, load_recipes, shared_times
 from experiments.ladders.resume import pace_of, run_steps
 from experiments.ladders.ship import distances
-from experiments.ladders.shipped import PREDICTION, PROCESS, data_level, restore_average
+from experiments.ladders.shipped import (
+    PREDICTION,
+    PROCESS,
+    data_level,
+    predicting,
+    restore_average,
+)
 from experiments.ladders.shown import split
 from experiments.ladders.train import (
     average_in,
@@ -132,7 +138,7 @@ def follow(settings: Settings) -> None:
     averages = [state.average for state in states]
     rows = rows_of(recipes, averages, judging)
     for row, recipe, own in zip(rows, recipes, averages, strict=True):
-        by_band = held_out_losses(recipe.architecture, own, held_out[:JUDGING], (top, params))
+        by_band = held_out_losses(recipe, own, held_out[:JUDGING], (top, params))
         row.update(distances(by_band, times))
     Console(width=110).print(table_of(rows))
     runs.finish(f"follow_{settings.ladder.stem}", settings, {"times": times, "rows": rows},
@@ -189,7 +195,7 @@ def step_all(
     """One step of every level on the same batch."""
 
     def moved(recipe: Recipe, state: TrainState) -> tuple[TrainState, jax.Array]:
-        network = linen(network_of(recipe.architecture))
+        network = predicting("v", linen(network_of(recipe.architecture)), recipe.prediction)
         weights = density_at(batch.t[:, 1] / PROCESS.end, recipe.times)
 
         def objective(params: Params) -> jax.Array:
@@ -206,7 +212,7 @@ def rows_of(
     recipes: tuple[Recipe, ...], params: list[Params], judging: Answers
 ) -> list[dict[str, Any]]:
     """Cost of every level, and the share of the innovations it recovers."""
-    ladder = Ladder(tuple(data_level(recipe.architecture) for recipe in recipes), tuple(params))
+    ladder = Ladder(tuple(map(data_level, recipes)), tuple(params))
     x, t = jnp.zeros((CHUNK, *judging.x.shape[2:])), jnp.float32(0.5)
     seconds, flops = measure_costs(ladder, x, t).costs, count_flops(ladder, x, t)
     order = np.argsort(judging.t[:, 1])
@@ -216,6 +222,7 @@ def rows_of(
         rows.append({
             "name": recipe.name,
             "architecture": recipe.architecture._asdict(),
+            "prediction": recipe.prediction,
             "weighted": recipe.times != EVEN,
             "steps": recipe.steps,
             "batch": recipe.batch,
@@ -230,9 +237,8 @@ def rows_of(
 
 def recovered_by(recipe: Recipe, params: Params, judging: Answers) -> tuple[np.ndarray, np.ndarray]:
     """What a level misses of the innovations of every judging pair, and what there is, squared."""
-    compared = jax.jit(
-        partial(recovered, PROCESS, PREDICTION, linen(network_of(recipe.architecture)))
-    )
+    network = predicting("v", linen(network_of(recipe.architecture)), recipe.prediction)
+    compared = jax.jit(partial(recovered, PROCESS, PREDICTION, network))
     parts = [
         compared(params, Answers(*(values[at : at + CHUNK].astype(np.float32)
                                    for values in judging)))

@@ -20,10 +20,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mlem_jax import process
 from mlem_jax.nets import Architecture
 from mlem_jax.nets.times import EVEN
 
 EARTH = Path(__file__).parent / "earth.toml"
+PREDICTIONS: dict[str, process.Prediction] = {
+    "data": process.predict_data,
+    "noise": process.predict_noise,
+    "v": process.predict_v,
+}
+"""What a network may predict, by the name that recipes have for it."""
 
 
 class Recipe(NamedTuple):
@@ -34,6 +41,7 @@ class Recipe(NamedTuple):
         steps: optimiser steps.
         batch: images per step.
         learning_rate: at its highest, after the warm-up.
+        prediction: what the network predicts, one of `PREDICTIONS`.
         teacher: the level it is trained to follow, trained before it; None to follow the data.
         times: how much each t counts, a density as `mlem_jax.nets.times` has them.
         name: what reports and folders call it; by default by its number.
@@ -43,6 +51,7 @@ class Recipe(NamedTuple):
     steps: int = 10_000
     batch: int = 64
     learning_rate: float = 1e-3
+    prediction: str = "v"
     teacher: int | None = None
     times: tuple[float, ...] = EVEN
     name: str = ""
@@ -121,8 +130,11 @@ def _recipe_of(table: Any, shared: tuple[float, ...], where: str) -> Recipe:
                          f"got {table}")  # fmt: skip
     if not isinstance(table.get("name", ""), str):
         raise ValueError(f"expected words for name of {where}, got {table['name']!r}")
+    if table.get("prediction", "v") not in PREDICTIONS:
+        raise ValueError(f"expected one of {list(PREDICTIONS)} for prediction of {where}, got "
+                         f"{table['prediction']!r}")  # fmt: skip
     for name, value in table.items():
-        if name in ("name", "times"):
+        if name in ("name", "times", "prediction"):
             continue
         kind = float if name == "learning_rate" else int
         least = 0 if name in ("middle", "bottom") else 1e-12

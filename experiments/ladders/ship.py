@@ -79,7 +79,7 @@ def ship(settings: Settings) -> None:
     density, top = shared_times(settings.ladder), trained(folders[-1])
     for row, recipe, own in zip(rows, recipes, params, strict=True):
         judging = held_out[: settings.judging]
-        row.update(distances(held_out_losses(recipe.architecture, own, judging, top), density))
+        row.update(distances(held_out_losses(recipe, own, judging, top), density))
     for old in settings.out.glob("level_*"):
         shutil.rmtree(old)
     for row, own in zip(rows, params, strict=True):
@@ -107,13 +107,13 @@ def measure(
     recipes: list[Recipe], params: list[Params], held_out: np.ndarray
 ) -> list[dict[str, Any]]:
     """What the card says of each level: its training, size, time, FLOPs and held-out losses."""
-    drifts = [data_level(recipe.architecture) for recipe in recipes]
+    drifts = [data_level(recipe) for recipe in recipes]
     x, t = jnp.zeros((BATCH, *held_out.shape[1:])), jnp.float32(0.5)
     ladder = measure_costs(Ladder(tuple(drifts), tuple(params)), x, t)
     flops = count_flops(ladder, x, t)
     rows = []
     for recipe, own, time, work in zip(recipes, params, ladder.costs, flops, strict=True):
-        losses = held_out_losses(recipe.architecture, own, held_out)
+        losses = held_out_losses(recipe, own, held_out)
         row = {
             "level": len(rows) + 1,
             **recipe._asdict(),

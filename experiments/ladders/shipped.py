@@ -8,15 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.ladders.recipes import PREDICTIONS, Recipe, recipe_of
 from mlem_jax import Drift, Ladder, checkpoint, levels, pick_levels, process
 from mlem_jax.costs import never_falling
 from mlem_jax.nets import Architecture, UNet, default_depthwise
+from mlem_jax.nets.denoise import Network
 from mlem_jax.types import Params
 
 SHIPPED = Path(__file__).parent.parent / "earth64"
 """Four UNets for 64x64 pictures of Earth."""
 PROCESS = process.cosine()
 PREDICTION = process.predict_v
+"""What losses and distances are of, whatever a network predicts."""
 
 
 class Trained(NamedTuple):
@@ -53,7 +56,7 @@ def load(directory: Path = SHIPPED, chosen: tuple[int, ...] = (), *, dtype: Any 
     loaded = [restore_average(directory / f"level_{number}") for number in numbers]
     told = [about for about, _ in loaded]
     ladder = Ladder(
-        tuple(data_level(Architecture(**about["architecture"]), dtype) for about in told),
+        tuple(data_level(recipe_of(about), dtype) for about in told),
         tuple(params if dtype is None else levels.cast(params, dtype) for _, params in loaded),
         relative_costs([about["milliseconds_per_image"] for about in told]),
     )
@@ -98,8 +101,21 @@ def measured_gamma(costs: Sequence[float], losses: Sequence[float]) -> float:
     return float(1 / max(rate, 1e-3))
 
 
-def data_level(architecture: Architecture, dtype: Any = None) -> Drift:
+def data_level(recipe: Recipe, dtype: Any = None) -> Drift:
     """A network of the family as a level: the data it predicts, clipped to [-1, 1]."""
-    network = levels.linen(UNet(architecture, default_depthwise()))
+    network = levels.linen(UNet(recipe.architecture, default_depthwise()))
     network = network if dtype is None else levels.in_dtype(network, dtype)
-    return levels.data(network, PROCESS, PREDICTION, clip=1.0)
+    return levels.data(network, PROCESS, PREDICTIONS[recipe.prediction], clip=1.0)
+
+
+def predicting(wanted: str, network: Network, given: str) -> Network:
+    """Q(x, t), of a network that says P(x, t): one of `PREDICTIONS` from another."""
+    if wanted == given:
+        return network
+
+    def converted(params: Params, x: jax.Array, t: jax.Array) -> jax.Array:
+        at = t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
+        said = network(params, x, t)
+        return process.convert(PROCESS, PREDICTIONS[given], PREDICTIONS[wanted], x, said, at)
+
+    return converted

@@ -21,9 +21,16 @@ import tyro
 from experiments.common import runs, tiny
 from experiments.common.processes import on_each, over_devices
 from experiments.ladders import images, shown
-from experiments.ladders.recipes import EARTH, Recipe, load_recipes, teachers_before
+from experiments.ladders.recipes import (
+    EARTH,
+    PREDICTIONS,
+    Recipe,
+    load_recipes,
+    recipe_of,
+    teachers_before,
+)
 from experiments.ladders.resume import Pace, pace_of, run_steps
-from experiments.ladders.shipped import PREDICTION, PROCESS, restore_average
+from experiments.ladders.shipped import PREDICTION, PROCESS, predicting, restore_average
 from experiments.ladders.shown import split, to_unit
 from mlem_jax import checkpoint
 from mlem_jax.levels import linen
@@ -125,10 +132,10 @@ def train_level(
     network, optimiser = network_of(recipe.architecture), optimiser_of(recipe)
     teacher, taught = None, None
     if recipe.teacher is not None:
-        teacher, taught = trained(settings.out / f"level_{recipe.teacher}")
+        teacher, taught = trained(settings.out / f"level_{recipe.teacher}", recipe.prediction)
     devices = over_devices(recipe.batch)
-    trainer = denoising_trainer(PROCESS, PREDICTION, linen(network), optimiser, teacher=teacher,
-                                density=recipe.times)  # fmt: skip
+    trainer = denoising_trainer(PROCESS, PREDICTIONS[recipe.prediction], linen(network), optimiser,
+                                teacher=teacher, density=recipe.times)  # fmt: skip
     key = jax.random.key(settings.seed)
 
     # The state is given up to the step, so that the parameters are not held twice.
@@ -147,7 +154,7 @@ def train_level(
         return False
     about = {**determining(recipe, settings), "shape": list(train.shape[1:])}
     checkpoint.save(directory / "average", state.average, about=about)
-    losses = held_out_losses(recipe.architecture, state.average, held_out)
+    losses = held_out_losses(recipe, state.average, held_out)
     by_band = [round(float(loss), 5) for loss in losses.mean(axis=1)]
     told = {"held_out": round(float(losses.mean()), 5), "held_out_by_band": by_band}
     runs.append(directory / "log.jsonl", step=recipe.steps, **told)
@@ -161,14 +168,16 @@ def batches_of(train: np.ndarray, batch: int, settings: Settings) -> grain.MapDa
     return shown.batches(len(train), lambda number: train[number], turn, batch, settings.seed)
 
 
-def trained(directory: Path) -> tuple[Network, Params]:
-    """A level at the end of its training, to be followed, and its parameters.
+def trained(directory: Path, prediction: str = "v") -> tuple[Network, Params]:
+    """A level at the end of its training, to be followed in a prediction, and its parameters.
 
     Raises:
         FileNotFoundError: if it is not there yet.
     """
     about, params = restore_average(average_in(directory))
-    return linen(UNet(Architecture(**about["architecture"]), default_depthwise())), params
+    recipe = recipe_of(about)
+    network = linen(UNet(recipe.architecture, default_depthwise()))
+    return predicting(prediction, network, recipe.prediction), params
 
 
 def average_in(level: Path) -> Path:
@@ -219,16 +228,18 @@ def determining(recipe: Recipe, settings: Settings) -> dict[str, Any]:
 
 
 def held_out_losses(
-    architecture: Architecture,
+    recipe: Recipe,
     params: Params,
     held_out: np.ndarray,
     top: tuple[Network, Params] | None = None,
 ) -> jax.Array:
     """Losses [bands, pictures] by band of t, with the same times and noise for every network.
 
-    To the data, or, with the top level, squared distances to it.
+    Of v, whatever the network predicts: to the data, or, with the top level, squared distances to
+    what that predicts.
     """
-    network = linen(UNet(architecture, default_depthwise()))
+    network = predicting("v", linen(UNet(recipe.architecture, default_depthwise())),
+                         recipe.prediction)  # fmt: skip
 
     def run(params: Params, top_params: Params, pictures: jax.Array) -> jax.Array:
         key = jax.random.key(17)  # Not the training's: these times and this noise are never met.
