@@ -53,7 +53,7 @@ class Settings:
     """In evaluations of the top level."""
     beyond: tuple[int, ...] = (90, 120)
     """Steps of further single networks, so that the last budgets have rivals that cost more."""
-    factors: tuple[float, ...] = (1.5, 2.0, 3.0)
+    factors: tuple[float, ...] = (1.5, 2.0, 2.5, 3.0)
     """Steps of the multilevel plans that are tried, in evaluations that the budget would pay."""
     images: int = 64
     """Pictures that judge."""

@@ -79,9 +79,9 @@ class Search(NamedTuple):
     grids: Mapping[str, Callable[[int], Steps]]
     levels: Sequence[Sequence[int]]
     most: int
-    factors: Sequence[float] = (1.5, 2, 3)
+    factors: Sequence[float] = (1.5, 2, 2.5, 3)
     powers: Sequence[float] = (1 / 3, 0.2, 0.5)
-    memories: Sequence[Sequence[int]] = ((1, 2), (0, 1), (2, 3))
+    memories: Sequence[Sequence[int]] = ((2, 3), (1, 2), (0, 1))
 
 
 class Choice(NamedTuple):
