@@ -176,9 +176,9 @@ def written_card(card: dict[str, Any]) -> str:
         f"{card['held_out_pictures']} held out. Licence of the pictures: {card['licence']}. "
         "The networks are under the licence of this repository.",
         "",
-        "Process: cosine (Nichol & Dhariwal); prediction: v; each network trained on the mean "
-        "squared error of v to the data, or of how it moves along paths to the level it follows, "
-        "with Adam, and averaged." + SYMMETRIES[card["symmetries"]],
+        "Process: cosine (Nichol & Dhariwal); each network trained with Adam on the mean squared "
+        "error of what it predicts, or on how its movement along paths differs from that of the "
+        "level it follows, and averaged." + SYMMETRIES[card["symmetries"]],
         "",
         "```sh",
         *commands(card),
@@ -186,28 +186,29 @@ def written_card(card: dict[str, Any]) -> str:
         "",
         f"Times: {card['machine']}, batches of {card['batch']}.",
         "",
-        "| level | architecture | follows | parameters | steps x batch | ms an image | x bottom "
-        "| MFLOP an image | held-out loss | distance to the top | where it counts |",
-        "|" + "---|" * 11,
+        "| level | architecture | predicts | follows | parameters | steps x batch | ms an image "
+        "| top over it | MFLOP an image | held-out loss | distance to the top | where it counts |",
+        "|" + "---|" * 12,
     ]
-    bottom = card["levels"][0]["milliseconds_per_image"]
+    top = card["levels"][-1]["milliseconds_per_image"]
     for row in card["levels"]:
         shape = row["architecture"]
         lines.append(
             f"| {row['level']} | base {shape['base']}, middle {shape['middle']}, bottom "
             f"{shape['bottom']}, {shape['scales']} scales, patch {shape['patch']} "
+            f"| {'the ' * (row['prediction'] != 'v')}{row['prediction']} "
             f"| {'the data' if row['teacher'] is None else 'level ' + str(row['teacher'])} "
             f"| {row['parameters']:,} | {row['steps']:,} x {row['batch']} "
-            f"| {row['milliseconds_per_image']:.3f} | {row['milliseconds_per_image'] / bottom:.1f} "
+            f"| {row['milliseconds_per_image']:.3f} | {top / row['milliseconds_per_image']:.1f} "
             f"| {row['megaflops_per_image']:.1f} "
             f"| {row['held_out_loss']:.4f} ± {row['held_out_standard_error']:.4f} "
             f"| {row['distance_to_top']:.4f} | {row['weighted_distance_to_top']:.4f} |"
         )
     lines += [
         "",
-        "Distances are mean squares of a prediction of v less the top's, on held-out pictures: "
-        "evenly over t, and weighted by how much each t counts (`times` of the ladder's file, "
-        "where it has them).",
+        "Losses and distances are of v, whatever a network predicts. Distances are mean squares "
+        "of its v less the top's, on held-out pictures: evenly over t, and weighted by how much "
+        "each t counts (`times` of the ladder's file, where it has them).",
     ]
     for title, column in (("loss", "held_out_loss_by_band"),
                           ("distance to the top", "distance_to_top_by_band")):  # fmt: skip
