@@ -182,7 +182,7 @@ def trained(directory: Path, prediction: str = "v") -> tuple[Network, Params]:
 
 def average_in(level: Path) -> Path:
     """Where the averaged parameters of a level lie: of one in training, or of a shipped ladder."""
-    return level / "average" if (level / "average").is_dir() else level
+    return level if (level / "about").is_dir() else level / "average"
 
 
 def network_of(architecture: Architecture) -> UNet:
