@@ -49,7 +49,7 @@ from mlem_jax import Ladder, checkpoint, measure_costs
 from mlem_jax.costs import count_flops
 from mlem_jax.levels import linen
 from mlem_jax.nets import Answers
-from mlem_jax.nets.denoise import TrainState, begin, descend
+from mlem_jax.nets.denoise import Network, TrainState, begin, descend
 from mlem_jax.nets.following import following_loss, recovered
 from mlem_jax.nets.times import EVEN, density_at
 from mlem_jax.types import Params
@@ -195,7 +195,7 @@ def step_all(
     """One step of every level on the same batch."""
 
     def moved(recipe: Recipe, state: TrainState) -> tuple[TrainState, jax.Array]:
-        network = predicting("v", linen(network_of(recipe.architecture)), recipe.prediction)
+        network = in_training(recipe)
         weights = density_at(batch.t[:, 1] / PROCESS.end, recipe.times)
 
         def objective(params: Params) -> jax.Array:
@@ -206,6 +206,11 @@ def step_all(
 
     pairs = [moved(recipe, state) for recipe, state in zip(recipes, states, strict=True)]
     return [state for state, _ in pairs], jnp.stack([loss for _, loss in pairs])
+
+
+def in_training(recipe: Recipe) -> Network:
+    """The v of a level, in the form that trains fastest here."""
+    return predicting("v", linen(network_of(recipe.architecture)), recipe.prediction)
 
 
 def rows_of(
@@ -237,8 +242,7 @@ def rows_of(
 
 def recovered_by(recipe: Recipe, params: Params, judging: Answers) -> tuple[np.ndarray, np.ndarray]:
     """What a level misses of the innovations of every judging pair, and what there is, squared."""
-    network = predicting("v", linen(network_of(recipe.architecture)), recipe.prediction)
-    compared = jax.jit(partial(recovered, PROCESS, PREDICTION, network))
+    compared = jax.jit(partial(recovered, PROCESS, PREDICTION, in_training(recipe)))
     parts = [
         compared(params, Answers(*(values[at : at + CHUNK].astype(np.float32)
                                    for values in judging)))

@@ -11,14 +11,14 @@ import numpy as np
 from experiments.ladders.recipes import PREDICTIONS, Recipe, recipe_of
 from mlem_jax import Drift, Ladder, checkpoint, levels, pick_levels, process
 from mlem_jax.costs import never_falling
-from mlem_jax.nets import Architecture, UNet, default_depthwise
+from mlem_jax.nets import UNet, default_depthwise
 from mlem_jax.nets.denoise import Network
 from mlem_jax.types import Params
 
 SHIPPED = Path(__file__).parent.parent / "earth64"
 """Four UNets for 64x64 pictures of Earth."""
 PROCESS = process.cosine()
-PREDICTION = process.predict_v
+PREDICTION = PREDICTIONS["v"]
 """What losses and distances are of, whatever a network predicts."""
 
 
@@ -81,7 +81,7 @@ def relative_costs(costs: Sequence[float]) -> tuple[float, ...]:
 def restore_average(directory: Path) -> tuple[dict[str, Any], Params]:
     """What a checkpoint of one network says of itself, and its averaged parameters."""
     about = checkpoint.read_about(directory)
-    network = UNet(Architecture(**about["architecture"]), default_depthwise())
+    network = UNet(recipe_of(about).architecture, default_depthwise())
     picture = jnp.zeros((1, *about["shape"]))
     like = jax.eval_shape(network.init, jax.random.key(0), picture, jnp.zeros(1))
     return about, checkpoint.restore(directory, like)
@@ -103,9 +103,14 @@ def measured_gamma(costs: Sequence[float], losses: Sequence[float]) -> float:
 
 def data_level(recipe: Recipe, dtype: Any = None) -> Drift:
     """A network of the family as a level: the data it predicts, clipped to [-1, 1]."""
-    network = levels.linen(UNet(recipe.architecture, default_depthwise()))
+    network = trained_network(recipe)
     network = network if dtype is None else levels.in_dtype(network, dtype)
     return levels.data(network, PROCESS, PREDICTIONS[recipe.prediction], clip=1.0)
+
+
+def trained_network(recipe: Recipe) -> Network:
+    """What a recipe's network says once it is trained, in the form that runs fastest here."""
+    return levels.linen(UNet(recipe.architecture, default_depthwise()))
 
 
 def predicting(wanted: str, network: Network, given: str) -> Network:

@@ -30,7 +30,13 @@ from experiments.ladders.recipes import (
     teachers_before,
 )
 from experiments.ladders.resume import Pace, pace_of, run_steps
-from experiments.ladders.shipped import PREDICTION, PROCESS, predicting, restore_average
+from experiments.ladders.shipped import (
+    PREDICTION,
+    PROCESS,
+    predicting,
+    restore_average,
+    trained_network,
+)
 from experiments.ladders.shown import split, to_unit
 from mlem_jax import checkpoint
 from mlem_jax.levels import linen
@@ -176,8 +182,7 @@ def trained(directory: Path, prediction: str = "v") -> tuple[Network, Params]:
     """
     about, params = restore_average(average_in(directory))
     recipe = recipe_of(about)
-    network = linen(UNet(recipe.architecture, default_depthwise()))
-    return predicting(prediction, network, recipe.prediction), params
+    return predicting(prediction, trained_network(recipe), recipe.prediction), params
 
 
 def average_in(level: Path) -> Path:
@@ -238,8 +243,7 @@ def held_out_losses(
     Of v, whatever the network predicts: to the data, or, with the top level, squared distances to
     what that predicts.
     """
-    network = predicting("v", linen(UNet(recipe.architecture, default_depthwise())),
-                         recipe.prediction)  # fmt: skip
+    network = predicting("v", trained_network(recipe), recipe.prediction)
 
     def run(params: Params, top_params: Params, pictures: jax.Array) -> jax.Array:
         key = jax.random.key(17)  # Not the training's: these times and this noise are never met.
