@@ -1,7 +1,7 @@
 """A fitted plan for a budget: which levels, steps and places, and the weights that go with them.
 
-Candidates are fitted on a part of a pilot batch and judged on its other part: every grid and number
-of steps, then other levels, places and memories, going on from the best; the top level alone with
+Candidates are fitted on a part of a pilot batch and judged on all of it: every grid and number of
+steps, then other levels, places and memories, going on from the best; the top level alone with
 fitted weights is among them. Killed at any moment, the same command goes on. Writes the plan, to be
 run with `python -m experiments.sample --plan`, and beside it a .json that says what it is.
 """
@@ -38,7 +38,7 @@ class Settings:
     sampler: Literal["ddpm", "ddim"] = "ddpm"
     """What draws the pictures."""
     images: int = 96
-    """Pictures of the pilot batch; in the search a third judges and is not fitted."""
+    """Pictures of the pilot batch; in the search a third is not fitted."""
     reference_steps: int = 400
     """Steps of the fine solution, by the top level."""
     seed: int = 0
@@ -73,8 +73,8 @@ def fit(trained: Trained, given: Settings, **tried: Any) -> None:
     keep(given.out, choice, given.sampler, fine, given)
     console.print(
         f"chosen: {told(choice.candidate)}, cost {choice.cost:.1f}; mse "
-        f"{float(choice.fit.error):.2e} on the pictures fitted; fitted on fewer, it was "
-        f"{choice.errors[choice.candidate]:.2e} on others; wrote {given.out}"
+        f"{float(choice.fit.error):.2e} on the pilot batch, fitted on all of it; "
+        f"{choice.errors[choice.candidate]:.2e} fitted on two thirds; wrote {given.out}"
     )
 
 
@@ -118,7 +118,7 @@ def keep(file: Path, choice: Choice, sampler: str, fine: Grid, given: Any) -> No
         "settings": runs.recorded(given),
         "name": told(candidate),
         "mse": float(choice.fit.error),
-        "held_out_mse": choice.errors[candidate],
+        "mse_in_search": choice.errors[candidate],
     }
     write_plan(file, kept, about)
 

@@ -28,7 +28,7 @@ def test_a_file_of_architectures_is_a_ladder(tmp_path):
     )
     ours = load_recipes(EARTH), load_recipes(EARTH.with_name("faces.toml"))
     assert [[recipe.architecture.base for recipe in each] for each in ours] == [
-        [48, 48, 64, 64], [48, 48, 64, 64]]  # fmt: skip
+        [32, 48, 64, 64], [48, 48, 64, 64]]  # fmt: skip
     assert [recipe.teacher for recipe in ours[0]] == [4, 4, 4, None]
     assert known_as(EARTH) == "experiments/ladders/earth.toml"
 

@@ -61,7 +61,7 @@ def grid_of(name: str, fine: Grid, count: int) -> tuple[Grid, Order]:
 
 
 def search_of(sampler: str, fine: Grid, levels: int, *, ahead: bool = True, **tried: Any) -> Search:
-    """Every grid but the uniform one; the bottom, a middle level, or both, below the top.
+    """Every grid but the uniform one; one level, or the bottom and the next to the top, below that.
 
     Args:
         sampler: its name.
@@ -70,7 +70,7 @@ def search_of(sampler: str, fine: Grid, levels: int, *, ahead: bool = True, **tr
         ahead: whether steps may look ahead, where there is noise to look at.
         tried: what else `Search` is given.
     """
-    below = [(1,), *((level,) for level in range(2, levels)), *([(1, levels - 1)] * (levels > 2))]
+    below = [*((level,) for level in range(levels - 1, 0, -1)), *([(1, levels - 1)] * (levels > 2))]
 
     def steps_of(name: str, count: int) -> Steps:
         return SAMPLERS[sampler].table(*grid_of(name, fine, count))

@@ -53,14 +53,14 @@ class Settings:
     """In evaluations of the top level."""
     beyond: tuple[int, ...] = (90, 120)
     """Steps of further single networks, so that the last budgets have rivals that cost more."""
-    factors: tuple[float, ...] = (2.0, 3.0, 5.0)
+    factors: tuple[float, ...] = (1.5, 2.0, 2.5, 3.0)
     """Steps of the multilevel plans that are tried, in evaluations that the budget would pay."""
     images: int = 64
     """Pictures that judge."""
     first: int = 128
     """Number of the first of them; those before were looked at while the method was made."""
     pilot: int = 96
-    """Pictures of the pilot batch; in the search a third judges and is not fitted."""
+    """Pictures of the pilot batch; in the search a third is not fitted."""
     reference_steps: int = 400
     """Steps of the fine solutions, by the top level."""
     gates: Path | None = Path("results/learned_gates")

@@ -53,9 +53,10 @@ def alone(name: str, trained: Trained, count: int, fine: Grid) -> Iterator[Run]:
 def fitted_alone(
     name: str, trained: Trained, pilot: Pilot, count: int, fine: Grid, keep: Keep | None
 ) -> Iterator[Run]:
-    """The same with fitted weights, two outputs remembered, and steps that look ahead.
+    """The same with fitted weights, and steps that look ahead.
 
-    Of these and of the others the best on the pilot is kept.
+    Of two outputs remembered and three, what is better on the pilot; of all grids the best there
+    is kept.
     """
     levels, least = (len(trained.ladder),), {"top": np.inf, "top_ahead": np.inf}
     own = pick_levels(trained.ladder, levels)
@@ -63,8 +64,9 @@ def fitted_alone(
         times, order = grid_of(kind, fine, count)
         steps = SAMPLERS[name].table(times, order)
         problem = along(pilot.problem, pilot.fine.steps, steps)
-        fit = fit_plan(own, problem, steps, ~goes_ahead(steps)[:, None],
-                       states_on(pilot.fine, steps, problem), memory=(2,))  # fmt: skip
+        goal, runs = states_on(pilot.fine, steps, problem), ~goes_ahead(steps)[:, None]
+        fit = min((fit_plan(own, problem, steps, runs, goal, memory=(kept,)) for kept in (2, 3)),
+                  key=lambda fit: float(fit.error))  # fmt: skip
         grid, error = kind.partition(",")[0], float(fit.error)
         stem = "top_ahead" if order == "look-ahead" else "top"
         if keep is not None and error < least[stem]:

@@ -1,10 +1,14 @@
 """The choice of a fitted plan: which levels, how many steps, which grid, where each level runs.
 
-A candidate is fitted on a part of the pilot batch and judged on its other part; the one that is
-chosen is fitted anew, on all of it. First every grid is tried with every number of steps; then
-other levels, other places, other memories, each time going on from the best so far. The top level
-alone with fitted weights, on each of the grids, is among the candidates, so the choice is no worse
-than that, but for the noise of the samples that judge.
+A candidate is fitted on a part of the pilot batch and judged on all of it; the one that is chosen
+is fitted anew, on all of it. First every grid is tried with every number of steps; then other
+levels with every number, other places, other memories, each time going on from the best so far. The
+top level alone with fitted weights, on each of the grids, is among the candidates, so the choice is
+no worse than that, but for the noise of the samples that judge.
+
+Coefficients are few and samples have many numbers, so that a fit errs about as much on its own
+samples as on others. To choose by the others alone would be fairer and noisier: errors differ much
+between samples, and on a third of them a worse candidate often comes out better.
 """
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
@@ -54,18 +58,19 @@ class Search(NamedTuple):
 
     The search begins with the first levels, the first power and the first memory. It tries every
     grid with every factor, and of steps that look ahead as many as the budget pays for with every
-    level, and keeps the best; then each of the other levels in it, then each of the
-    other powers, each of the other memories, and the best memory paired, keeping the best each
-    time. The top level alone is tried too, on every grid, at as many steps as the budget pays for.
-    Candidates that the budget does not suit are left out; each of the others costs one run of its
-    plan on the pilot batch.
+    level, and keeps the best; then all of the other levels with every factor on its grid, then each
+    of the other powers, each of the other memories, and the best memory paired, keeping the best
+    each time. The top level alone is tried too, on every grid, at as many steps as the budget pays
+    for. Candidates that the budget does not suit are left out; each of the others costs one run of
+    its plan on the pilot batch.
 
     Attributes:
         grids: by name, a function from a number of steps to `Steps` on points of the fine ones.
         levels: of the ladder, 1 the cheapest: tuples of two or more that end at the top.
         most: the largest number of steps to try, which every grid has to be able to make.
         factors: numbers of steps, as multiples of how many evaluations of the top level the budget
-            pays for; at 5 the top level runs at one step of five at most.
+            pays for; at 3 the top level runs at one step of three at most. Levels that lie close
+            want many, steps that look ahead few.
         powers: of v / c in the density of the places where levels run, see `place_levels`; 0
             spreads them evenly.
         memories: how many earlier outputs are known of each lower level, and of the top, as pairs.
@@ -74,9 +79,9 @@ class Search(NamedTuple):
     grids: Mapping[str, Callable[[int], Steps]]
     levels: Sequence[Sequence[int]]
     most: int
-    factors: Sequence[float] = (3, 5, 8)
+    factors: Sequence[float] = (1.5, 2, 2.5, 3)
     powers: Sequence[float] = (1 / 3, 0.2, 0.5)
-    memories: Sequence[Sequence[int]] = ((1, 2), (0, 1), (2, 3))
+    memories: Sequence[Sequence[int]] = ((2, 3), (1, 2), (0, 1))
 
 
 class Choice(NamedTuple):
@@ -87,7 +92,7 @@ class Choice(NamedTuple):
         steps: its steps.
         fit: its plan, fitted on the whole batch.
         cost: of the plan, in the unit of the ladder's costs.
-        errors: of every candidate that was tried, on samples that it was not fitted on.
+        errors: mean squares over the batch of every candidate that was tried, fitted on a part.
     """
 
     candidate: Candidate
@@ -98,7 +103,7 @@ class Choice(NamedTuple):
 
 
 Report = Callable[[Candidate, float], None]
-"""`(candidate, held-out error)`, after each fit."""
+"""`(candidate, its error)`, after each fit."""
 
 
 def choose_plan(
@@ -115,7 +120,7 @@ def choose_plan(
     cache: MutableMapping[str, float] | None = None,
     report: Report | None = None,
 ) -> Choice:
-    """argmin of the held-out error of fitted plans over grids x steps, levels, places and memories.
+    """argmin of the error of fitted plans over grids x steps, levels x steps, places and memories.
 
     Args:
         ladder: the levels, with their costs.
@@ -125,10 +130,10 @@ def choose_plan(
         density: where the levels count, from a pilot run.
         search: what is tried.
         budget: in the unit of the costs.
-        held_out_share: of the samples, these judge, and are not fitted in the search.
+        held_out_share: of the samples, these are not fitted in the search; all judge.
         ridge: how strongly coefficients are held at the base weights, see `fit_plan`.
         chunk: samples that a level is given at a time, to bound the memory.
-        cache: held-out errors by the text of a candidate and the budget; what is in it is not
+        cache: errors by the text of a candidate and the budget; what is in it is not
             fitted again, so one that is kept on disk makes the choice resumable. It must be of the
             same ladder, problem and fine solution.
         report: called after each fit, for a progress bar.
@@ -144,7 +149,8 @@ def choose_plan(
     if not (is_number(held_out_share) and 0 < held_out_share < 1):
         raise ValueError("expected the share of the samples that judge, between 0 and 1, got "
                          f"{held_out_share!r}")  # fmt: skip
-    judges = max(1, round(held_out_share * batch_size(problem)))
+    count = batch_size(problem)
+    apart = max(1, round(held_out_share * count))
     prepared = lru_cache(maxsize=1)(partial(_prepared, problem, fine, search))
     fitted = partial(_fitted, ladder, prepared, ridge=ridge, chunk=chunk)
 
@@ -156,16 +162,22 @@ def choose_plan(
         if needed is None or nothing_to_pair:
             return np.inf
         if (name := f"{tuple(candidate)} for {budget:g}") not in kept:
-            kept[name] = float(fitted(candidate, needed, judges).held_out_error)
+            fit = fitted(candidate, needed, apart)
+            whole = (count - apart) * fit.error + apart * fit.held_out_error
+            kept[name] = float(whole / count)
         errors[candidate] = kept[name] if np.isfinite(kept[name]) else np.inf
         if report is not None:
             report(candidate, errors[candidate])
         return errors[candidate]
 
-    starts = list(_starts(ladder, search, budget))
+    starts = list(_starts(ladder, search, budget, search.levels[0]))
     if not starts:
         raise _too_small(budget)
     best = min(starts, key=judge)
+    others = [each for levels in search.levels[1:]
+              for each in _starts(ladder, search, budget, levels)
+              if each.grid == best.grid]  # fmt: skip
+    best = min([best, *others], key=judge)
     for changed in _changes(search):
         best = min([best, *(best._replace(**change) for change in changed)], key=judge)
     best = min([*_alone(ladder, search, budget), best], key=judge)
@@ -180,7 +192,9 @@ def choose_plan(
 
 def tables_of(ladder: Ladder, search: Search, budget: float) -> list[Steps]:
     """The steps of all candidates, for `fine_solution`."""
-    candidates = (*_starts(ladder, search, budget), *_alone(ladder, search, budget))
+    candidates = [each for levels in search.levels
+                  for each in _starts(ladder, search, budget, levels)]  # fmt: skip
+    candidates += _alone(ladder, search, budget)
     every = {(one.grid, one.steps) for one in candidates}
     return [search.grids[grid](count) for grid, count in sorted(every)]
 
@@ -211,34 +225,36 @@ def places_of(
     return place_levels(own, found, budget, power=candidate.power)
 
 
-def _starts(ladder: Ladder, search: Search, budget: float) -> Iterator[Candidate]:
+def _starts(
+    ladder: Ladder, search: Search, budget: float, levels: Sequence[int]
+) -> Iterator[Candidate]:
     """Every grid with every number of steps; where they look ahead, also all levels at each."""
     paid = budget / known_costs(ladder)[-1]
-    every = int(budget / sum(known_costs(pick_levels(ladder, search.levels[0]))))
+    every = int(budget / sum(known_costs(pick_levels(ladder, levels))))
     for grid, make in search.grids.items():
         counts = [min(round(factor * paid), search.most) for factor in search.factors]
         if 3 <= every <= search.most and goes_ahead(make(every)).any():
             counts.append(every)
         for count in counts:
             if count > 0:
-                yield Candidate(tuple(search.levels[0]), grid, count, search.powers[0],
+                yield Candidate(tuple(levels), grid, count, search.powers[0],
                                 tuple(search.memories[0]))  # fmt: skip
 
 
 def _changes(search: Search) -> Iterator[list[dict[str, object]]]:
     """What is changed in the best so far, one thing after the other."""
-    yield [{"levels": tuple(levels)} for levels in search.levels[1:]]
     yield [{"power": power} for power in search.powers[1:]]
     yield [{"memory": tuple(memory)} for memory in search.memories[1:]]
     yield [{"paired": True}]
 
 
 def _alone(ladder: Ladder, search: Search, budget: float) -> Iterator[Candidate]:
-    """The top level at as many steps as the budget pays."""
+    """The top level at as many steps as the budget pays, remembering two outputs or three."""
     count = int(1.001 * budget / known_costs(ladder)[-1])
     for grid in search.grids:
         if 3 <= count <= search.most:
-            yield Candidate((len(ladder),), grid, count, 0.0, (0, 2))
+            for kept in (2, 3):
+                yield Candidate((len(ladder),), grid, count, 0.0, (0, kept))
 
 
 def _prepared(
