@@ -1,8 +1,8 @@
 """A fitted plan for a budget: which levels, steps and places, and the weights that go with them.
 
 Candidates are fitted on a part of a pilot batch and judged on all of it: every grid and number of
-steps, then other levels, places and memories, going on from the best; the top level alone with
-fitted weights is among them. Killed at any moment, the same command goes on. Writes the plan, to be
+steps, then other levels, places and memories, going on from the best. That is chosen if it is better
+than the top level alone with fitted weights by more than the noise, cross-validated. Killed at any moment, the same command goes on. Writes the plan, to be
 run with `python -m experiments.sample --plan`, and beside it a .json that says what it is.
 """
 
@@ -74,7 +74,7 @@ def fit(trained: Trained, given: Settings, **tried: Any) -> None:
     console.print(
         f"chosen: {told(choice.candidate)}, cost {choice.cost:.1f}; mse "
         f"{float(choice.fit.error):.2e} on the pilot batch, fitted on all of it; "
-        f"{choice.errors[choice.candidate]:.2e} fitted on two thirds; wrote {given.out}"
+        f"{choice.crossed.mean():.2e} cross-validated; wrote {given.out}"
     )
 
 
@@ -118,7 +118,7 @@ def keep(file: Path, choice: Choice, sampler: str, fine: Grid, given: Any) -> No
         "settings": runs.recorded(given),
         "name": told(candidate),
         "mse": float(choice.fit.error),
-        "mse_in_search": choice.errors[candidate],
+        "mse_cross_validated": float(choice.crossed.mean()),
     }
     write_plan(file, kept, about)
 

@@ -172,7 +172,7 @@ def test_the_error_reported_is_that_of_the_plan_and_held_out_samples_are_not_fit
     ends = solve(LADDER, PROBLEM, COARSE, found.plan)
     errors = ((ends - PATH[-1]) ** 2).mean(axis=1)
     np.testing.assert_allclose(found.error, errors[:16].mean(), rtol=1e-6)
-    np.testing.assert_allclose(found.held_out_error, errors[16:].mean(), rtol=1e-6)
+    np.testing.assert_allclose(found.held_out, errors[16:], rtol=1e-6)
     spoilt = PATH.at[1:, 16:].add(1.0)
     np.testing.assert_array_equal(
         fit(ridge=1e-6, held_out=8, path=spoilt).plan.weights, found.plan.weights

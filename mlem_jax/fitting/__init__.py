@@ -1,6 +1,7 @@
 """Fitted plans: weights by least squares along the method's own path, and the choice of places."""
 
-from mlem_jax.fitting.choose import Candidate, Choice, Search, choose_plan, tables_of
+from mlem_jax.fitting.candidates import Candidate, Search, tables_of
+from mlem_jax.fitting.choose import Choice, choose_plan
 from mlem_jax.fitting.fine import Fine, along, fine_solution, part_of, states_on
 from mlem_jax.fitting.fit import Fit, fit_plan
 from mlem_jax.fitting.places import Density, density_of, place_levels, sensitivities_on

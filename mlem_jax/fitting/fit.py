@@ -52,14 +52,14 @@ class Fit(NamedTuple):
     Attributes:
         plan: to be run with `solve` along the steps it was fitted for.
         error: mean square error at the end, to the fine solution, on the samples fitted.
-        held_out_error: the same on samples that the fit has not seen; NaN if there are none.
+        held_out: the same of each of the samples that the fit has not seen.
         gaps: mean square of target - estimate at each step, from the same state, with the base
             weights and with the fitted ones.
     """
 
     plan: Plan
     error: Float[Array, ""]
-    held_out_error: Float[Array, ""]
+    held_out: Float[Array, " held_out"]
     gaps: Float[Array, "steps 2"]
 
 
@@ -135,8 +135,7 @@ def fit_plan(
                      for each in np.split(coefficients, [len(ladder)], axis=1))  # fmt: skip
     plan = Plan(weights, ran, slots._replace(read=read), fingerprint(steps))
     errors = square_errors(carry.x, _state(fine, len(ran)))
-    left = errors[seen:].mean() if held_out else jnp.asarray(jnp.nan, errors.dtype)
-    return Fit(plan, errors[:seen].mean(), left, as_float(gaps))
+    return Fit(plan, errors[:seen].mean(), errors[seen:], as_float(gaps))
 
 
 def _checked_kept(kept: ArrayLike, ran: Bool[Array, "steps levels"]) -> Bool[Array, "steps levels"]:
