@@ -1,9 +1,10 @@
 """A fitted plan for a budget: which levels, steps and places, and the weights that go with them.
 
 Candidates are fitted on a part of a pilot batch and judged on all of it: every grid and number of
-steps, then other levels, places and memories, going on from the best. That is chosen if it is better
-than the top level alone with fitted weights by more than the noise, cross-validated. Killed at any moment, the same command goes on. Writes the plan, to be
-run with `python -m experiments.sample --plan`, and beside it a .json that says what it is.
+steps, then other levels, places and memories, going on from the best. The best is chosen if it is
+better than the top level alone with fitted weights by more than the noise, cross-validated. Killed
+at any moment, the same command goes on. Writes the plan, to be run with
+`python -m experiments.sample --plan`, and beside it a .json that says what it is.
 """
 
 import dataclasses
