@@ -2,8 +2,8 @@
 
 Candidates are fitted on a part of a pilot batch and judged on all of it: every grid and number of
 steps, then other levels, places and memories, going on from the best. The best is chosen if it is
-better than the top level alone with fitted weights by more than the noise, cross-validated. Killed
-at any moment, the same command goes on. Writes the plan, to be run with
+better, cross-validated, than the top level alone with fitted weights by more than one standard
+error. Killed at any moment, the same command goes on. Writes the plan, to be run with
 `python -m experiments.sample --plan`, and beside it a .json that says what it is.
 """
 
@@ -39,7 +39,7 @@ class Settings:
     sampler: Literal["ddpm", "ddim"] = "ddpm"
     """What draws the pictures."""
     images: int = 96
-    """Pictures of the pilot batch; in the search a third is not fitted."""
+    """Pictures of the pilot batch; in the search two thirds are fitted and all judge."""
     reference_steps: int = 400
     """Steps of the fine solution, by the top level."""
     seed: int = 0
@@ -75,7 +75,7 @@ def fit(trained: Trained, given: Settings, **tried: Any) -> None:
     console.print(
         f"chosen: {told(choice.candidate)}, cost {choice.cost:.1f}; mse "
         f"{float(choice.fit.error):.2e} on the pilot batch, fitted on all of it; "
-        f"{choice.crossed.mean():.2e} cross-validated; wrote {given.out}"
+        f"{choice.cross_validated.mean():.2e} cross-validated; wrote {given.out}"
     )
 
 
@@ -119,7 +119,7 @@ def keep(file: Path, choice: Choice, sampler: str, fine: Grid, given: Any) -> No
         "settings": runs.recorded(given),
         "name": told(candidate),
         "mse": float(choice.fit.error),
-        "mse_cross_validated": float(choice.crossed.mean()),
+        "mse_cross_validated": float(choice.cross_validated.mean()),
     }
     write_plan(file, kept, about)
 

@@ -18,6 +18,7 @@ from mlem_jax import (
 from mlem_jax import steps as sp
 from mlem_jax.diagnosis import measure_sensitivities
 from mlem_jax.fitting import (
+    Candidate,
     Search,
     along,
     choose_plan,
@@ -30,6 +31,7 @@ from mlem_jax.fitting import (
     states_on,
     tables_of,
 )
+from mlem_jax.fitting.choose import chosen_of
 from mlem_jax.process import cosine
 
 PROCESS = cosine()
@@ -141,11 +143,68 @@ def test_a_lower_level_that_lies_close_is_used(close):
     assert any(len(candidate.levels) == 1 for candidate in seen)
 
 
-def test_levels_that_were_better_on_a_few_samples_alone_are_left_out():
+def test_levels_are_left_out_where_samples_are_too_few_to_tell():
     own = ladder(0.02)
     choice = choose_plan(own, *pilot(own, 48), SEARCH, BUDGET)
     assert choice.candidate.levels == (2,)
     assert len(min(choice.errors, key=choice.errors.__getitem__).levels) == 2
+
+
+@pytest.mark.parametrize(("gained", "better"), [
+    ([1.0, 1.0, 1.0, 1.0], True),
+    ([4.0, -1.0, 4.0, -1.0], True),  # The mean is 1.5, its standard error 1.44.
+    ([4.0, -1.1, 4.0, -1.1], False),  # 1.45 and 1.47.
+    ([9.0, 0.0, 0.0, -1.0], False),
+    ([-1.0, -1.0, -1.0, -1.0], False),
+    ([np.nan, 1.0, 1.0, 1.0], False),
+])  # fmt: skip
+def test_levels_have_to_gain_more_than_one_standard_error(gained, better):
+    with_levels, alone = (Candidate(levels, "any", 9, 0.0, (0, 1)) for levels in [(1, 2), (2,)])
+    errors = {with_levels: 10.0 - np.array(gained), alone: np.full(4, 10.0)}
+    assert chosen_of(errors) == (with_levels if better else alone)
+    assert chosen_of({with_levels: errors[with_levels]}) == with_levels
+    assert chosen_of(errors | {alone: np.full(4, np.nan)}) == with_levels
+
+
+def test_a_level_that_is_not_finite_is_not_chosen():
+    def broken(params, x, t):
+        return jnp.where(t > 0.5, curved(params, x, t), jnp.nan)
+
+    sound = ladder(0.02)
+    own = Ladder((broken, curved), sound.params, sound.costs)
+    given = pilot(sound)
+    choice = choose_plan(own, *given, SEARCH, BUDGET)
+    assert choice.candidate.levels == (2,)
+    assert {error for candidate, error in choice.errors.items() if len(candidate.levels) == 2} == {
+        np.inf
+    }
+
+
+def test_three_levels_with_conditions_on_samples_that_no_three_folds_share_evenly():
+    def shifted(params, x, t, condition):
+        return curved(params, x, t) + condition[:, None]
+
+    rng = np.random.default_rng(4)
+    params = tuple(jnp.asarray(rng.normal(size=(4, 4)) / 2) for _ in range(3))
+    own = Ladder((shifted,) * 3, params, (1.0, 4.0, 20.0))
+    ode = sp.ddim(PROCESS, grids.uniform_grid(1.0, 0.0, 48))
+
+    def make(count):
+        times = grids.subgrid(grids.uniform_grid(1.0, 0.0, 48), grids.uniform_grid(1.0, 0.0, count))
+        return sp.ddim(PROCESS, times)
+
+    search = Search({"uniform": make}, [(1, 2, 3), (2, 3), (1, 3)], most=24, factors=(2, 3))
+    whole = Problem(problem(count=50).x, None, jnp.linspace(-1, 1, 50))
+    fine = fine_solution(own, whole, ode, tables_of(own, search, BUDGET))
+    measured = make(12)
+    some, _ = part_of(whole, fine, 16)
+    found = measure_sensitivities(own, some, measured, KEY, bins=12)
+    choice = choose_plan(own, whole, fine, density_of(found, measured), search, BUDGET)
+    tried = {(each.levels, each.steps) for each in choice.errors if each.power == 1 / 3}
+    assert tried >= {(tuple(levels), steps) for levels in search.levels for steps in (16, 24)}
+    assert {each.memory for each in choice.errors if each.levels == (3,)} == {(0, 2), (0, 3)}
+    assert choice.cross_validated.shape == (50,)
+    assert np.isfinite(choice.cross_validated).all()
 
 
 def test_each_sample_is_judged_by_a_fit_on_the_other_folds(close):
@@ -160,7 +219,7 @@ def test_each_sample_is_judged_by_a_fit_on_the_other_folds(close):
     assert not choice.candidate.paired
     ends = solve(own, path, choice.steps, fit.plan)
     errors = ((ends - states[-1]) ** 2).mean(axis=1)
-    np.testing.assert_allclose(choice.crossed[apart], errors[apart], rtol=1e-6)
+    np.testing.assert_allclose(choice.cross_validated[apart], errors[apart], rtol=1e-6)
 
 
 def test_every_place_power_and_memory_is_tried_from_the_best_before(close):
@@ -175,7 +234,7 @@ def test_every_place_power_and_memory_is_tried_from_the_best_before(close):
 
 def test_what_is_in_the_cache_is_not_fitted_again(close):
     given, first, tried = close
-    cache, seen = {f"{tuple(candidate)} for {BUDGET:g}": 7.0 + error
+    cache, seen = {f"{tuple(candidate)} for {BUDGET:g}, 3 folds": 7.0 + error
                    for candidate, error in tried.items()}, {}  # fmt: skip
     again = choose_plan(ladder(0.02), *given, SEARCH, BUDGET, cache=cache,
                         report=seen.__setitem__)  # fmt: skip
@@ -196,7 +255,7 @@ def test_the_chosen_plan_runs_on_new_samples_about_as_well_as_was_said(close):
     fine = states_on(whole, path, along(new, FINE, path))
     ends = solve(own, along(new, FINE, path), path, choice.fit.plan)
     error = ((np.asarray(ends) - np.asarray(fine[-1])) ** 2).mean()
-    assert 0.8 < float(error / choice.crossed.mean()) < 1.25
+    assert 0.8 < float(error / choice.cross_validated.mean()) < 1.25
 
 
 def test_the_chosen_plan_is_fitted_on_all_samples(close):

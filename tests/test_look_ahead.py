@@ -11,7 +11,7 @@ import pytest
 from mlem_jax import Ladder, Problem, brownian_path, draw_starts, grids, plans, solve
 from mlem_jax import steps as sp
 from mlem_jax.fitting import along, choose_plan, fine_solution, fit_plan, states_on, tables_of
-from mlem_jax.fitting.choose import Candidate, Search, places_of
+from mlem_jax.fitting.candidates import Candidate, Search, places_of
 from mlem_jax.fitting.places import Density
 from mlem_jax.noise import store_path
 from mlem_jax.process import cosine, linear

@@ -60,7 +60,7 @@ class Settings:
     first: int = 128
     """Number of the first of them; those before were looked at while the method was made."""
     pilot: int = 96
-    """Pictures of the pilot batch; in the search a third is not fitted."""
+    """Pictures of the pilot batch; in the search two thirds are fitted and all judge."""
     reference_steps: int = 400
     """Steps of the fine solutions, by the top level."""
     gates: Path | None = Path("results/learned_gates")

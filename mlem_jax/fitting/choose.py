@@ -6,12 +6,13 @@ other levels with every number, other places, other memories, each time going on
 far; and the top level alone with fitted weights, on each of the grids.
 
 At the end the best and the top level alone are cross-validated, each fold judged by a fit on the
-others, and the best is chosen only if it is better by more than the standard error of the
+others, and the best is chosen only if it is better by more than one standard error of the
 difference: a few samples make up most of an error, and where errors are small and coefficients many
 a search among dozens of candidates finds some that are better on these samples alone.
 
 References:
-    Breiman et al. 1984, Classification and Regression Trees: the rule of one standard error.
+    After Breiman et al. 1984, Classification and Regression Trees, section 3.4.3: the simplest
+    within one standard error of the best.
 """
 
 from collections.abc import Callable, Mapping, MutableMapping
@@ -56,8 +57,8 @@ class Choice(NamedTuple):
         steps: its steps.
         fit: its plan, fitted on the whole batch.
         cost: of the plan, in the unit of the ladder's costs.
-        crossed: mean square error of each sample, by a fit on the other folds: what to expect of
-            the plan on new samples.
+        cross_validated: mean square error of each sample, by a fit on the other folds: what to
+            expect of the plan on new samples, but for the search, which had seen these.
         errors: mean squares over the batch of every candidate that was tried, fitted on all folds
             but the last.
     """
@@ -66,12 +67,12 @@ class Choice(NamedTuple):
     steps: Steps
     fit: Fit
     cost: float
-    crossed: Float[np.ndarray, " batch"]
+    cross_validated: Float[np.ndarray, " batch"]
     errors: dict[Candidate, float]
 
 
 Report = Callable[[Candidate, float], None]
-"""`(candidate, its error)`, after each fit."""
+"""`(candidate, its error)`, of each that is tried."""
 
 
 def choose_plan(
@@ -88,26 +89,27 @@ def choose_plan(
     cache: MutableMapping[str, float] | None = None,
     report: Report | None = None,
 ) -> Choice:
-    """argmin of the error of fitted plans over grids x steps, levels x steps, places and memories.
+    """argmin of the error of fitted plans, or the top level alone if that is within the noise.
 
     Args:
         ladder: the levels, with their costs.
-        problem: the pilot batch: starts, conditions, and a path over the fine steps, or None for an
-            ODE.
+        problem: the pilot batch, in no particular order: starts, conditions, and a path over the
+            fine steps, or None for an ODE.
         fine: its solution by the top level, from `fine_solution`, at the points of `tables_of`.
         density: where the levels count, from a pilot run.
         search: what is tried.
         budget: in the unit of the costs.
-        folds: in how many parts the batch is cut to judge; 2 or more.
+        folds: in how many parts the batch is cut to judge, neighbours together; 2 or more.
         ridge: how strongly coefficients are held at the base weights, see `fit_plan`.
         chunk: samples that a level is given at a time, to bound the memory.
-        cache: errors by the text of a candidate and the budget; what is in it is not
+        cache: errors by the text of a candidate, the budget and the folds; what is in it is not
             fitted again, so one that is kept on disk makes the choice resumable. It must be of the
-            same ladder, problem, folds and fine solution.
-        report: called after each fit of the search, for a progress bar.
+            same ladder, problem, fine solution, grids and ridge.
+        report: called with each candidate of the search and its error, for a progress bar.
 
     Raises:
-        ValueError: if the budget pays for no candidate, or as `fit_plan`.
+        ValueError: if the budget pays for no candidate, if there are more folds than samples, or
+            as `fit_plan`.
     """
     check_kind(fine, Fine, "fine_solution makes one")
     check_kind(density, Density, "density_of makes one")
@@ -129,7 +131,7 @@ def choose_plan(
         nothing_to_pair = candidate.paired and not candidate.memory[0]
         if places(candidate) is None or nothing_to_pair:
             return np.inf
-        if (name := f"{tuple(candidate)} for {budget:g}") not in kept:
+        if (name := f"{tuple(candidate)} for {budget:g}, {folds} folds") not in kept:
             fit, apart = fitted(candidate, parts[-1]), len(parts[-1])
             count = batch_size(problem)
             kept[name] = float(((count - apart) * fit.error + fit.held_out.sum()) / count)
@@ -145,14 +147,14 @@ def choose_plan(
     finalists = [_best_with_levels(ladder, search, budget, judge)]
     if alone := list(alone_of(ladder, search, budget)):
         finalists.append(min(alone, key=judge))
-    crossed = {each: cross(each) for each in finalists if np.isfinite(judge(each))}
-    if not crossed:
+    errs = {each: cross(each) for each in finalists if np.isfinite(judge(each))}
+    if not errs:
         raise too_small(budget)
-    best = _best_of(crossed)
+    best = chosen_of(errs)
     fit = fitted(best, None)
     costs = known_costs(pick_levels(ladder, best.levels))
     cost = float(price(fit.plan, costs).costs.sum())
-    return Choice(best, search.grids[best.grid](best.steps), fit, cost, crossed[best], errors)
+    return Choice(best, search.grids[best.grid](best.steps), fit, cost, errs[best], errors)
 
 
 def _best_with_levels(
@@ -165,17 +167,23 @@ def _best_with_levels(
     best = min(starts, key=judge)
     others = [each for levels in search.levels[1:]
               for each in starts_of(ladder, search, budget, levels)
-              if each.grid == best.grid]  # fmt: skip
+              if each.grid == best.grid or not np.isfinite(judge(best))]  # fmt: skip
     best = min([best, *others], key=judge)
     for changed in changes_of(search):
         best = min([best, *(best._replace(**change) for change in changed)], key=judge)
     return best
 
 
-def _best_of(crossed: Mapping[Candidate, Float[np.ndarray, " batch"]]) -> Candidate:
-    """The first, if mean(gained) > its standard error; else the last, the top level alone."""
-    first, *_, last = [*crossed, *crossed]
-    gained = crossed[last] - crossed[first]
+def chosen_of(errors: Mapping[Candidate, Float[np.ndarray, " batch"]]) -> Candidate:
+    """The first, if mean(gained) > its standard error, gained = last - first; else the last.
+
+    Args:
+        errors: cross-validated, by sample, of one or two candidates, the simpler one last.
+    """
+    first, *_, last = [*errors, *errors]
+    if not np.isfinite(errors[last]).all():
+        return first
+    gained = errors[last] - errors[first]
     return first if gained.mean() > gained.std(ddof=1) / len(gained) ** 0.5 else last
 
 

@@ -62,6 +62,8 @@ def least_squares(
     """c = base + argmin_d |target - base . v - d . v|^2 + ridge max_j |v_j|^2 |d|^2.
 
     Values that are not known have no coefficient. Also the mean squares left with base and with c.
+    Of values that are not finite c = base and what is left is NaN: a level that explodes is seen in
+    the error at the end, and stops no search.
     """
     chosen = np.flatnonzero(known)
     gram, entries = np.zeros((len(chosen) + 1,) * 2), 0
@@ -69,6 +71,8 @@ def least_squares(
         block = np.concatenate([columns, (goal - columns @ base[chosen])[:, None]], axis=1)
         gram += block.T @ block
         entries += len(block)
+    if not np.isfinite(gram).all():
+        return np.where(known, base, 0.0), np.full(2, np.nan)
     inner, outer, rest = gram[:-1, :-1], gram[:-1, -1], gram[-1, -1]
     # What holds each coefficient at its base.
     anchor = ridge * np.diag(inner).max(initial=0.0) * np.eye(len(chosen))
