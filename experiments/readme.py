@@ -117,7 +117,8 @@ def errors() -> str:
         "ML-EM, not fitted": lambda row: (row["family"] == "multilevel"
                                           and row["weights"] != "fitted"),
         "ML-EM, fitted": lambda row: (row["family"] == "multilevel" and row["weights"] == "fitted"
-                                      and row["order"] != "look-ahead"),
+                                      and row["order"] != "look-ahead"
+                                      and len(row["levels"]) > 1),
         "chosen plan": lambda row: row["chosen"],
     }  # fmt: skip
     rows = []

@@ -3,9 +3,9 @@
 Plans are fitted and chosen on a pilot batch and judged on pictures that no fit has seen, along the
 same starts and Brownian paths as all others: the top level alone by Euler-Maruyama, DPM-Solver++ 2M
 and, for the ODE, UniPC of diffusers, each on its best grid, and with fitted weights, in steps that
-look ahead at the noise and in others; the recipe of the paper, the best of 15 independent draws; a
-fitted plan that does not look ahead, and midpoint draws of a pilot's gates with its levels and
-steps. Killed at any moment, the same command goes on. Writes results/fitted.json and .png, or with
+look ahead at the noise and in others; the recipe of the paper, the best of 15 independent draws;
+what is chosen among plans that do not look ahead, and midpoint draws of a pilot's gates with its
+levels and steps, if it has several. Killed at any moment, the same command goes on. Writes results/fitted.json and .png, or with
 another --name those.
 """
 
@@ -51,7 +51,7 @@ class Settings:
     """What draws the pictures."""
     budgets: tuple[float, ...] = (5.0, 8.0, 15.0, 30.0, 60.0)
     """In evaluations of the top level."""
-    beyond: tuple[int, ...] = (90, 120)
+    beyond: tuple[int, ...] = (90,)
     """Steps of further single networks, so that the last budgets have rivals that cost more."""
     factors: tuple[float, ...] = (1.5, 2.0, 2.5, 3.0)
     """Steps of the multilevel plans that are tried, in evaluations that the budget would pay."""

@@ -48,7 +48,10 @@ GROUPS: dict[str, tuple[Callable[[dict[str, Any]], bool], dict[str, Any]]] = {
     ),
     "ML-EM, fitted, without look-ahead": (
         lambda row: (
-            row["family"] == "multilevel" and row["weights"] == "fitted" and not row["chosen"]
+            row["family"] == "multilevel"
+            and row["weights"] == "fitted"
+            and not row["chosen"]
+            and len(row["levels"]) > 1
         ),
         {"color": "tab:red", "linestyle": "--"},
     ),
