@@ -5,8 +5,8 @@ same starts and Brownian paths as all others: the top level alone by Euler-Maruy
 and, for the ODE, UniPC of diffusers, each on its best grid, and with fitted weights, in steps that
 look ahead at the noise and in others; the recipe of the paper, the best of 15 independent draws;
 what is chosen among plans that do not look ahead, and midpoint draws of a pilot's gates with its
-levels and steps, if it has several. Killed at any moment, the same command goes on. Writes results/fitted.json and .png, or with
-another --name those.
+levels and steps, if it has several. Killed at any moment, the same command goes on. Writes
+results/fitted.json and .png, or with another --name those.
 """
 
 import dataclasses
