@@ -137,7 +137,8 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
         return [judged_row(family, run, trained, judged(), settings) for run in made]
 
     def singles(count: int) -> Rows:
-        fitted = rivals.fitted_alone(name, trained, pilot(), count, fine, keep_in(settings))
+        keep = keep_in(settings) if count in settings.budgets else None
+        fitted = rivals.fitted_alone(name, trained, pilot(), count, fine, keep)
         return judge("single", (*rivals.alone(name, trained, count, fine),
                                 *rivals.unipc(name, trained, count, fine), *fitted))  # fmt: skip
 
