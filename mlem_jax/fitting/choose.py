@@ -114,7 +114,8 @@ def choose_plan(
     check_kind(fine, Fine, "fine_solution makes one")
     check_kind(density, Density, "density_of makes one")
     check_search(ladder, search, budget)
-    parts = _folds(folds, batch_size(problem))
+    count = batch_size(problem)
+    parts = _folds(folds, count)
     prepared = lru_cache(maxsize=1)(partial(_prepared, problem, fine, search))
     errors: dict[Candidate, float] = {}
     kept = {} if cache is None else cache
@@ -133,7 +134,6 @@ def choose_plan(
             return np.inf
         if (name := f"{tuple(candidate)} for {budget:g}, {folds} folds") not in kept:
             fit, apart = fitted(candidate, parts[-1]), len(parts[-1])
-            count = batch_size(problem)
             kept[name] = float(((count - apart) * fit.error + fit.held_out.sum()) / count)
         errors[candidate] = kept[name] if np.isfinite(kept[name]) else np.inf
         if report is not None:
@@ -147,14 +147,14 @@ def choose_plan(
     finalists = [_best_with_levels(ladder, search, budget, judge)]
     if alone := list(alone_of(ladder, search, budget)):
         finalists.append(min(alone, key=judge))
-    errs = {each: cross(each) for each in finalists if np.isfinite(judge(each))}
-    if not errs:
+    crossed = {each: cross(each) for each in finalists if np.isfinite(judge(each))}
+    if not crossed:
         raise too_small(budget)
-    best = chosen_of(errs)
+    best = chosen_of(crossed)
     fit = fitted(best, None)
     costs = known_costs(pick_levels(ladder, best.levels))
     cost = float(price(fit.plan, costs).costs.sum())
-    return Choice(best, search.grids[best.grid](best.steps), fit, cost, errs[best], errors)
+    return Choice(best, search.grids[best.grid](best.steps), fit, cost, crossed[best], errors)
 
 
 def _best_with_levels(
@@ -180,7 +180,8 @@ def chosen_of(errors: Mapping[Candidate, Float[np.ndarray, " batch"]]) -> Candid
     Args:
         errors: cross-validated, by sample, of one or two candidates, the simpler one last.
     """
-    first, *_, last = [*errors, *errors]
+    candidates = list(errors)
+    first, last = candidates[0], candidates[-1]
     if not np.isfinite(errors[last]).all():
         return first
     gained = errors[last] - errors[first]
