@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.common import machine
+from experiments.common import machine, samplers
 from experiments.common.timing import in_turns, paired, told
 from experiments.ladders import shipped
 from experiments.micro import (
@@ -15,9 +15,10 @@ from experiments.micro import (
     floor,
     gradient_noise,
     learning_cost,
+    references,
     rounds,
 )
-from mlem_jax import Ladder
+from mlem_jax import Ladder, grids, process
 from mlem_jax.solver import Round
 from tests.pictures import is_drawn
 
@@ -63,9 +64,19 @@ def test_a_device_is_named_as_a_file_is(monkeypatch):
     assert machine.device() == "nvidia-a100-sxm4-40-gb"
 
 
+@pytest.mark.parametrize("longest", [0.5, 2.0])
+def test_a_grid_is_cut_where_the_log_snr_changes_fast_and_keeps_its_points(longest):
+    times = samplers.fine_grid(20)
+    cut = samplers.cut_grid(times, longest)
+    moved = np.diff(grids.in_double(lambda t: process.log_snr(shipped.PROCESS, t), cut[1:-1]))
+    assert moved.max() <= longest * (1 + 1e-9)
+    np.testing.assert_array_equal(cut[np.isin(cut, times)], times)
+    assert len(cut) < 2 * 17.5 / longest + 20
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("script", [accelerator, depthwise, floor, gradient_noise, learning_cost,
-                                    rounds])  # fmt: skip
+                                    references, rounds])  # fmt: skip
 def test_they_run_on_tiny_networks(script, tmp_path):
     with jax.enable_x64(False):
         script.main(script.Settings(tiny=True, out=tmp_path))
@@ -76,6 +87,9 @@ def test_they_run_on_tiny_networks(script, tmp_path):
         assert len(np.ravel(found["load"])) >= 6
     if script in (depthwise, gradient_noise):
         assert found["rows"]
+    if script is references:
+        of_ode = {row["order"]: row["mse"] for row in found["rows"] if row["sampler"] == "ddim"}
+        assert of_ode[2] < of_ode[1] / 10
     if script is learning_cost:
         assert found["ratio_to_plain"]["plain"] == 1
     if script is accelerator:

@@ -65,6 +65,29 @@ def fine_grid(count: int) -> Grid:
     return grids.uniform_grid(PROCESS.end, 0.0, count)
 
 
+def reference_grid(count: int) -> Grid:
+    """`fine_grid`, each step cut evenly in the log-SNR into pieces of 20 / count at most.
+
+    Even in time, the log-SNR changes fast at both ends, where a solution makes nearly all of its
+    error (results/README).
+    """
+    return cut_grid(fine_grid(count), 20 / count)
+
+
+def cut_grid(times: Grid, longest: float) -> Grid:
+    """Each step but the first and the last, which have no log-SNR at one end, cut evenly in it.
+
+    Args:
+        times: from the noise to the data.
+        longest: that a piece may be, in the log-SNR.
+    """
+    values = grids.in_double(lambda t: process.log_snr(PROCESS, t), times[1:-1])
+    pieces = np.maximum(np.ceil(np.diff(values) / longest - 1e-9), 1).astype(int)
+    cut = [grids.log_snr_grid(PROCESS, begin, end, int(count))[1:]
+           for begin, end, count in zip(times[1:-2], times[2:-1], pieces, strict=True)]  # fmt: skip
+    return np.concatenate([times[:2], *cut, times[-1:]])
+
+
 def coarse_grids(fine: Grid, count: int) -> dict[str, Grid]:
     """Grids of `count` steps on points of the fine one, with its ends."""
     # The log-SNR is infinite at both ends: it is spread over the range of Karras et al. (sigma
