@@ -78,11 +78,12 @@ def rows_of(
     name: str, trained: Trained, settings: Settings, console: Console
 ) -> list[dict[str, Any]]:
     """What each solution of one sampler is off by."""
-    every = dict(grids_of(settings))
+    every, noisy = dict(grids_of(settings)), SAMPLERS[name].noisy
     finest = finest_grid(name, list(every.values()), settings.longest)
-    # Steps of 2M suffer where one is much longer than the last.
-    orders: tuple[Order, ...] = (1, 2, "look-ahead") if SAMPLERS[name].noisy else (1, 2)
-    exact = end_of(name, trained, settings, finest, finest, 1 if SAMPLERS[name].noisy else 2)
+    # The points of several grids lie unevenly: with noise, 2M suffers from a step much longer than
+    # the one before.
+    exact = end_of(name, trained, settings, finest, finest, 1 if noisy else 2)
+    orders: tuple[Order, ...] = (1, 2, "look-ahead") if noisy else (1, 2)
     rows = []
     for (kind, times), order in track(list(product(every.items(), orders)), name, console=console):
         end = end_of(name, trained, settings, finest, times, order)
