@@ -13,7 +13,7 @@ from mlem_jax import steps as sp
 from mlem_jax.fitting import along, choose_plan, fine_solution, fit_plan, states_on, tables_of
 from mlem_jax.fitting.candidates import Candidate, Search, places_of
 from mlem_jax.fitting.places import Density
-from mlem_jax.noise import store_path
+from mlem_jax.noise import coarsen, store_path
 from mlem_jax.process import cosine, linear
 from mlem_jax.steps.ramps import ramp_means
 
@@ -111,6 +111,16 @@ def test_with_known_data_two_rows_are_the_fine_steps_that_they_cover():
     for n in range(len(STEPS.t) - 1):
         x = STEPS.scale[n] * x + STEPS.gain[n] * 0.3 + STEPS.noise[n] * xi[n]
         np.testing.assert_allclose(states[n + 1], x, atol=1e-9)
+
+
+def test_increments_drawn_once_make_every_coarser_path():
+    like = {"a": jnp.zeros((3, 2)), "b": jnp.zeros((3, 2, 2))}
+    drawn = store_path(brownian_path(KEY, FINE, samples=jnp.arange(3)), like)
+    for steps in (STEPS, sp.ddpm(PROCESS, GRID)):
+        path = brownian_path(KEY, FINE, steps, samples=jnp.arange(3))
+        found, anew = coarsen(path, drawn), store_path(path, like)
+        for name in like:
+            np.testing.assert_allclose(found[name], anew[name], rtol=1e-12, atol=1e-14)
 
 
 def test_increments_of_their_own_have_the_law_of_those_summed_from_a_fine_path():

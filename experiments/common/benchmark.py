@@ -59,16 +59,18 @@ def make_benchmark(
     samples: jax.Array,
     seed: int,
     reference: np.ndarray | None = None,
+    *,
+    order: Order = 2,
 ) -> Benchmark:
-    """Starts and paths, and where the top level brings them, unless that is known."""
+    """Starts and paths, and where the top level brings them by an order, unless that is known."""
     # Not the keys of learning: what was learned on is not judged on.
     start_key, path_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
     x = draw_starts(start_key, samples, trained.shape)
     benchmark = Benchmark(sampler, x, samples, path_key, fine, x)
     if reference is not None:
         return benchmark._replace(reference=jnp.asarray(reference))
-    table = SAMPLERS[sampler].table(fine)
-    problem = Problem(x, noise_of(benchmark, fine))
+    table = SAMPLERS[sampler].table(fine, order)
+    problem = Problem(x, noise_of(benchmark, fine, order))
     return benchmark._replace(reference=make_reference(trained.ladder, problem, table).reference)
 
 

@@ -28,7 +28,7 @@ from experiments.common.kept_plans import KeptPlan, write_plan
 from experiments.common.machine import provenance
 from experiments.common.method import Run, fitted, label
 from experiments.common.pilots import Pilot, grid_of, make_pilot, search_of
-from experiments.common.samplers import SAMPLERS, fine_grid
+from experiments.common.samplers import SAMPLERS, reference_grid
 from experiments.fit import Errors, keep, told
 from experiments.ladders.shipped import SHIPPED, Trained, load
 from experiments.ours import fitted_rivals as rivals
@@ -62,7 +62,7 @@ class Settings:
     pilot: int = 96
     """Pictures of the pilot batch; in the search two thirds are fitted and all judge."""
     reference_steps: int = 400
-    """Steps of the fine solutions, by the top level."""
+    """Steps of the fine solutions, by the top level, before those at both ends are cut."""
     gates: Path | None = Path("results/learned_gates")
     """Learned gates of this ladder, for the paper's recipe beside those of its theory."""
     draws: int = 15
@@ -111,7 +111,7 @@ def shrink(settings: Settings, folder: Path) -> Settings:
 
 def compare(name: str, trained: Trained, settings: Settings, console: Console) -> Rows:
     """The rows of one sampler: of each budget the single networks', the paper's and ours."""
-    fine = fine_grid(settings.reference_steps)
+    fine = reference_grid(settings.reference_steps)
     search = search_of(name, fine, len(trained.ladder), factors=settings.factors)
 
     @cache
@@ -128,8 +128,8 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
     def pilot() -> Pilot:
         with console.status(f"{name}: the fine solution of the pilot batch"):
             return make_pilot(
-                name, trained, search, (*settings.budgets, *settings.beyond),
-                images=settings.pilot, reference_steps=settings.reference_steps, seed=settings.seed,
+                name, trained, search, (*settings.budgets, *settings.beyond), fine,
+                images=settings.pilot, seed=settings.seed,
                 keep=settings.runs / f"{name}_pilot.npz",
             )  # fmt: skip
 

@@ -20,6 +20,7 @@ from mlem_jax import Steps, draws, fit_budget, gates, pick_levels, plans
 from mlem_jax.evaluate import Batch, best_of
 from mlem_jax.fitting import Candidate, along, fit_plan, part_of, sensitivities_on, states_on
 from mlem_jax.grids import Grid
+from mlem_jax.noise import BrownianPath, store_path
 from mlem_jax.problem import batch_size
 from mlem_jax.steps import goes_ahead
 from mlem_jax.types import Key
@@ -64,6 +65,8 @@ def fitted_alone(
         times, order = grid_of(kind, fine, count)
         steps = SAMPLERS[name].table(times, order)
         problem = along(pilot.problem, pilot.fine.steps, steps)
+        if isinstance(problem.noise, BrownianPath):  # Drawn once for both fits.
+            problem = problem._replace(noise=jax.jit(store_path)(problem.noise, problem.x))
         goal, runs = states_on(pilot.fine, steps, problem), ~goes_ahead(steps)[:, None]
         fit = min((fit_plan(own, problem, steps, runs, goal, memory=(kept,)) for kept in (2, 3)),
                   key=lambda fit: float(fit.error))  # fmt: skip

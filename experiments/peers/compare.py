@@ -21,7 +21,7 @@ from experiments.common import runs, tiny
 from experiments.common.benchmark import make_benchmark, measure_missing, part_of
 from experiments.common.curves import Rows, by_method
 from experiments.common.method import PROCESSES, label
-from experiments.common.samplers import fine_grid
+from experiments.common.samplers import fine_grid, reference_grid
 from experiments.ladders.shipped import SHIPPED, Trained, load
 from experiments.ladders.shown import Symmetries
 from experiments.peers import distances_to_data, figures
@@ -167,7 +167,7 @@ def run(settings: Settings) -> None:
 
 def measured(name: str, trained: Trained, settings: Settings, console: Console) -> Found:
     """Rows, crossings and distances of one sampler."""
-    fine, network = fine_grid(settings.reference_steps), top_network(trained.ladder)
+    fine, network = reference_grid(settings.reference_steps), top_network(trained.ladder)
     methods = all_methods(name, trained, fine, asked_of(settings))
 
     def judge() -> Any:
@@ -201,7 +201,8 @@ def measured(name: str, trained: Trained, settings: Settings, console: Console) 
 def asked_of(settings: Settings) -> Asked:
     """How many of each method."""
     return Asked(settings.counts, settings.base_steps, settings.budgets, settings.early,
-                 settings.draws, settings.seed, settings.plans)  # fmt: skip
+                 settings.draws, settings.seed, settings.plans,
+                 fine_grid(settings.reference_steps))  # fmt: skip
 
 
 def crossings(process: str, rows: Rows) -> Rows:

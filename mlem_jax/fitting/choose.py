@@ -41,7 +41,7 @@ from mlem_jax.fitting.fine import Fine, along, states_on
 from mlem_jax.fitting.fit import Fit, fit_plan
 from mlem_jax.fitting.places import Density
 from mlem_jax.ladder import Ladder, known_costs, pick_levels
-from mlem_jax.noise import BrownianPath, store_path
+from mlem_jax.noise import BrownianPath, coarsen, store_path
 from mlem_jax.plans.memory import beside_next
 from mlem_jax.plans.price import price
 from mlem_jax.problem import Problem, batch_size, take
@@ -94,7 +94,7 @@ def choose_plan(
     Args:
         ladder: the levels, with their costs.
         problem: the pilot batch, in no particular order: starts, conditions, and a path over the
-            fine steps, or None for an ODE.
+            fine steps, or None for an ODE. The path is drawn once, and kept in memory.
         fine: its solution by the top level, from `fine_solution`, at the points of `tables_of`.
         density: where the levels count, from a pilot run.
         search: what is tried.
@@ -116,7 +116,9 @@ def choose_plan(
     check_search(ladder, search, budget)
     count = batch_size(problem)
     parts = _folds(folds, count)
-    prepared = lru_cache(maxsize=1)(partial(_prepared, problem, fine, search))
+    noise = problem.noise
+    drawn = store_path(noise, problem.x) if isinstance(noise, BrownianPath) else None
+    prepared = lru_cache(maxsize=1)(partial(_prepared, problem, fine, drawn, search))
     errors: dict[Candidate, float] = {}
     kept = {} if cache is None else cache
 
@@ -197,13 +199,13 @@ def _folds(folds: int, count: int) -> list[np.ndarray]:
 
 
 def _prepared(
-    problem: Problem, fine: Fine, search: Search, grid: str, count: int
+    problem: Problem, fine: Fine, drawn: State | None, search: Search, grid: str, count: int
 ) -> tuple[Steps, Problem, State]:
     """Steps, the problem with its noise drawn, and the fine solution: what many fits share."""
     steps = search.grids[grid](count)
     own = along(problem, fine.steps, steps)
     if isinstance(own.noise, BrownianPath):
-        own = own._replace(noise=store_path(own.noise, own.x))
+        own = own._replace(noise=coarsen(own.noise, drawn))
     return steps, own, states_on(fine, steps, own)
 
 
