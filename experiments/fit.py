@@ -1,7 +1,7 @@
 """A fitted plan for a budget: which levels, steps and places, and the weights that go with them.
 
-Candidates are fitted on a part of a pilot batch and judged on all of it: every grid and number of
-steps, then other levels, places and memories, going on from the best. The best is chosen if it is
+Candidates are fitted on a part of a pilot batch and judged on all of it: every grid, then levels
+and numbers of steps, places and memories, going on from the best. The best is chosen if it is
 better, cross-validated, than the top level alone with fitted weights by more than one standard
 error. Killed at any moment, the same command goes on. Writes the plan, to be run with
 `python -m experiments.sample --plan`, and beside it a .json that says what it is.

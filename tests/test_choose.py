@@ -33,6 +33,7 @@ from mlem_jax.fitting import (
 )
 from mlem_jax.fitting.candidates import filled_steps
 from mlem_jax.fitting.choose import chosen_of
+from mlem_jax.noise import coarsen, store_path
 from mlem_jax.process import cosine
 
 PROCESS = cosine()
@@ -252,6 +253,25 @@ def test_every_place_power_and_memory_is_tried_from_the_best_before(close):
     assert [each for each in both if each.paired] == [plain._replace(paired=True)]
 
 
+def test_grids_are_compared_at_the_first_number_of_steps_and_the_best_has_every():
+    def late(count):  # Where this drift changes less.
+        times = 1 - np.linspace(0, 1, count + 1) ** 0.8
+        return sp.ddpm(PROCESS, grids.subgrid(grids.uniform_grid(1.0, 0.0, 48), times))
+
+    own, search = ladder(0.02), SEARCH._replace(grids={"late": late, "uniform": steps_of})
+    whole = problem(count=48)
+    fine = fine_solution(own, whole, FINE, tables_of(own, search, BUDGET))
+    seen = choose_plan(own, whole, fine, pilot(own, 48)[2], search, BUDGET).errors
+    tried = {grid: {each.steps for each in seen if each.grid == grid and len(each.levels) == 2}
+             for grid in search.grids}  # fmt: skip
+    at_first = {each.grid: error for each, error in seen.items()
+                if each.steps == 16 and each.memory == (2, 3) and each.power == 1 / 3}  # fmt: skip
+    best = min(search.grids, key=lambda grid: at_first[grid])
+    (other,) = {"late", "uniform"} - {best}
+    assert tried == {best: {16, 21}, other: {16}}
+    assert {each.grid for each in seen if len(each.levels) == 1} == {"late", "uniform"}
+
+
 def test_what_is_in_the_cache_is_not_fitted_again(close):
     given, first, tried = close
     cache, seen = {f"{tuple(candidate)} for {BUDGET:g}, 3 folds": 7.0 + error
@@ -282,6 +302,7 @@ def test_the_chosen_plan_is_fitted_on_all_samples(close):
     (whole, fine, _), choice, _ = close
     own = ladder(0.02)
     problem = along(whole, FINE, choice.steps)
+    problem = problem._replace(noise=coarsen(problem.noise, store_path(whole.noise, whole.x)))
     states = states_on(fine, choice.steps, problem)
     kept, memory = pick_levels(own, choice.candidate.levels), choice.candidate.memory
     needed = choice.fit.plan.needed

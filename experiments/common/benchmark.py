@@ -7,6 +7,7 @@ is not run again.
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from experiments.ladders.shipped import Trained, pick
 from mlem_jax import Ladder, Plan, Problem, Steps, draw_starts, plans, solve
 from mlem_jax.evaluate import make_reference, square_errors
 from mlem_jax.grids import Grid
-from mlem_jax.noise import store_path
+from mlem_jax.noise import coarsen, store_path
 from mlem_jax.types import Key
 
 
@@ -84,6 +85,17 @@ def noise_of(benchmark: Benchmark, times: Grid, order: Order = 1) -> jax.Array |
     sampler = SAMPLERS[benchmark.sampler]
     path = path_of(sampler, benchmark.key, benchmark.fine, times, benchmark.samples, order)
     return None if path is None else jax.jit(store_path)(path, benchmark.x)
+
+
+def kept_noise(benchmark: Benchmark) -> NoiseAlong:
+    """`noise_of` one benchmark, as sums of fine increments that are drawn once for all grids."""
+    drawn = cache(partial(noise_of, benchmark, benchmark.fine))
+
+    def noise_along(own: Benchmark, times: Grid, order: Order) -> jax.Array | None:
+        path = path_of(SAMPLERS[own.sampler], own.key, own.fine, times, own.samples, order)
+        return None if path is None else coarsen(path, drawn())
+
+    return noise_along
 
 
 def timed_solve(

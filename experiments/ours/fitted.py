@@ -22,7 +22,7 @@ import tyro
 from rich.console import Console
 
 from experiments.common import benchmark, runs, tiny
-from experiments.common.benchmark import Benchmark
+from experiments.common.benchmark import Benchmark, NoiseAlong
 from experiments.common.curves import Rows
 from experiments.common.kept_plans import KeptPlan, write_plan
 from experiments.common.machine import provenance
@@ -53,7 +53,7 @@ class Settings:
     """In evaluations of the top level."""
     beyond: tuple[int, ...] = (90,)
     """Steps of further single networks, so that the last budgets have rivals that cost more."""
-    factors: tuple[float, ...] = (1.5, 2.0, 2.5, 3.0)
+    factors: tuple[float, ...] = (2.0, 1.5, 2.5, 3.0)
     """Steps of the multilevel plans that are tried, in evaluations that the budget would pay."""
     images: int = 64
     """Pictures that judge."""
@@ -87,8 +87,8 @@ def main(settings: Settings) -> None:
         console = Console(width=140)
         trained = load(given.ladder)
         about = {"costs": trained.ladder.costs}
-        # Of other budgets there are other rows in the same log.
-        determining = runs.recorded(given, ("plans", "name", "budgets", "beyond"))
+        # Of other budgets there are other rows in the same log, of other samplers other logs.
+        determining = runs.recorded(given, ("plans", "name", "budgets", "beyond", "samplers"))
         runs.check_settings(given.runs, determining | about)
         rows = [row for name in given.samplers for row in compare(name, trained, given, console)]
         summary = {name: summarise_fitted([row for row in rows if row["sampler"] == name])
@@ -125,6 +125,10 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
             return made
 
     @cache
+    def drawn() -> NoiseAlong:
+        return benchmark.kept_noise(judged())
+
+    @cache
     def pilot() -> Pilot:
         with console.status(f"{name}: the fine solution of the pilot batch"):
             return make_pilot(
@@ -134,7 +138,8 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
             )  # fmt: skip
 
     def judge(family: str, made: Iterable[Run | Peer]) -> Rows:
-        return [judged_row(family, run, trained, judged(), settings) for run in made]
+        own, noise = judged(), drawn()
+        return [judged_row(family, run, trained, own, noise, settings) for run in made]
 
     def singles(count: int) -> Rows:
         keep = keep_in(settings) if count in settings.budgets else None
@@ -210,11 +215,16 @@ def once(log: Path, task: str, make: Callable[[], Rows], console: Console) -> Ro
 
 
 def judged_row(
-    family: str, run: Run | Peer, trained: Trained, judged: Benchmark, settings: Settings
+    family: str,
+    run: Run | Peer,
+    trained: Trained,
+    judged: Benchmark,
+    noise_along: NoiseAlong,
+    settings: Settings,
 ) -> dict[str, Any]:
     """What the result says of one plan, or of another project's solver."""
     network = solvers.top_network(trained.ladder)
-    (row,) = rows_of(run, trained, network, judged, benchmark.noise_of)
+    (row,) = rows_of(run, trained, network, judged, noise_along)
     median = float(np.median(row["picture_errors"]))
     return row | {"family": family, "method": label(run.method), "ladder": settings.ladder.name,
                   "median": median, "chosen": False}  # fmt: skip

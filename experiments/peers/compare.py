@@ -18,7 +18,7 @@ import tyro
 from rich.console import Console
 
 from experiments.common import runs, tiny
-from experiments.common.benchmark import make_benchmark, measure_missing, part_of
+from experiments.common.benchmark import kept_noise, make_benchmark, measure_missing, part_of
 from experiments.common.curves import Rows, by_method
 from experiments.common.method import PROCESSES, label
 from experiments.common.samplers import fine_grid, reference_grid
@@ -34,7 +34,6 @@ from experiments.peers.methods import (
     all_methods,
     by_run,
     in_groups,
-    kept_noise,
     name_of,
     rows_of,
 )
@@ -173,7 +172,7 @@ def measured(name: str, trained: Trained, settings: Settings, console: Console) 
     def judge() -> Any:
         samples = part_of(0, settings.images)
         judged = make_benchmark(name, trained, fine, samples, settings.seed)
-        noise_along = kept_noise()
+        noise_along = kept_noise(judged)
         return lambda run: rows_of(run, trained, network, judged, noise_along)
 
     rows = measure_missing(settings.runs / f"{name}.jsonl", methods, judge, console)

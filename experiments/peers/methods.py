@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments.common.benchmark import Benchmark, NoiseAlong, alone, errors_of, noise_of, payable
+from experiments.common.benchmark import Benchmark, NoiseAlong, alone, errors_of, payable
 from experiments.common.benchmark import rows_of as rows_of_run
 from experiments.common.curves import Rows
 from experiments.common.kept_plans import read_plan
 from experiments.common.method import Method, Run, fields, method_of
-from experiments.common.samplers import SAMPLERS, Order, coarse_grids
+from experiments.common.samplers import SAMPLERS, coarse_grids
 from experiments.ladders.shipped import Trained
 from experiments.peers import solvers
 from experiments.peers.solvers import Network, Peer
@@ -155,18 +155,6 @@ def fitted(name: str, folder: Path) -> Iterator[Run]:
     """The plans that were kept for one sampler."""
     for file in sorted(folder.glob(f"{name}_*.npz")):
         yield read_plan(file).run({"plan": file.stem})
-
-
-def kept_noise() -> NoiseAlong:
-    """`noise_of`, each grid's drawn once: most methods share a grid with others."""
-    kept: dict[tuple[bytes, bool], jax.Array | None] = {}
-
-    def noise_along(benchmark: Benchmark, times: Grid, order: Order) -> jax.Array | None:
-        if (own := (times.tobytes(), order == "look-ahead")) not in kept:
-            kept[own] = noise_of(benchmark, times, order)
-        return kept[own]
-
-    return noise_along
 
 
 def rows_of(

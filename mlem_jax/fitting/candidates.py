@@ -39,15 +39,14 @@ Places = Bool[np.ndarray, "steps levels"] | None
 
 
 class Search(NamedTuple):
-    """What is tried: grids x factors first, then levels, powers, memories, and pairing.
+    """What is tried, in turn: grids, levels with factors, powers, memories, pairing.
 
-    The search begins with the first levels, the first power and the first memory. It tries every
-    grid with every factor, and of steps that look ahead as many as the budget pays for with every
-    level, and keeps the best; then all of the other levels with every factor on its grid, then each
-    of the other powers, each of the other memories, and the best memory paired, keeping the best
-    each time. The top level alone is tried too, on every grid, at as many steps as the budget pays
-    for. Candidates that the budget does not suit are left out; each of the others costs one run of
-    its plan on the pilot batch.
+    The search begins with the first levels, factor, power and memory. It tries every grid and keeps
+    the best; on that grid all levels with every factor, and of steps that look ahead as many as the
+    budget pays for with every level; then each of the other powers, each of the other memories, and
+    the best memory paired, keeping the best each time. The top level alone is tried too, on every
+    grid, at as many steps as the budget pays for. Candidates that the budget does not suit are left
+    out; each of the others costs one run of its plan on the pilot batch.
 
     Attributes:
         grids: by name, a function from a number of steps to `Steps` on points of the fine ones.
@@ -55,7 +54,7 @@ class Search(NamedTuple):
         most: the largest number of steps to try, which every grid has to be able to make.
         factors: numbers of steps, as multiples of how many evaluations of the top level the budget
             pays for; at 3 the top level runs at one step of three at most. Levels that lie close
-            want many, steps that look ahead few.
+            want many, steps that look ahead few; grids are compared at the first.
         powers: of v / c in the density of the places where levels run, see `place_levels`; 0
             spreads them evenly.
         memories: how many earlier outputs are known of each lower level, and of the top, as pairs.
@@ -64,7 +63,7 @@ class Search(NamedTuple):
     grids: Mapping[str, Callable[[int], Steps]]
     levels: Sequence[Sequence[int]]
     most: int
-    factors: Sequence[float] = (1.5, 2, 2.5, 3)
+    factors: Sequence[float] = (2, 1.5, 2.5, 3)
     powers: Sequence[float] = (1 / 3, 0.2, 0.5)
     memories: Sequence[Sequence[int]] = ((2, 3), (1, 2), (0, 1))
 
@@ -136,12 +135,11 @@ def changes_of(search: Search) -> Iterator[list[dict[str, object]]]:
 
 
 def alone_of(ladder: Ladder, search: Search, budget: float) -> Iterator[Candidate]:
-    """The top level at as many steps as the budget pays, remembering two outputs or three."""
+    """The top level on every grid, at as many steps as are paid for, three outputs remembered."""
     count = int(1.001 * budget / known_costs(ladder)[-1])
     for grid in search.grids:
         if 3 <= count <= search.most:
-            for kept in (2, 3):
-                yield Candidate((len(ladder),), grid, count, 0.0, (0, kept))
+            yield Candidate((len(ladder),), grid, count, 0.0, (0, 3))
 
 
 def too_small(budget: float) -> ValueError:

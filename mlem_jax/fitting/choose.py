@@ -1,9 +1,9 @@
 """The choice of a fitted plan: which levels, how many steps, which grid, where each level runs.
 
 The samples of the pilot batch are cut into folds. In the search a candidate is fitted on all folds
-but the last and judged on all of them. First every grid is tried with every number of steps; then
-other levels with every number, other places, other memories, each time going on from the best so
-far; and the top level alone with fitted weights, on each of the grids.
+but the last and judged on all of them. First every grid is tried; then every number of steps with
+all levels, other places, other memories, each time going on from the best so far; and the top level
+alone with fitted weights, on each of the grids.
 
 At the end the best and the top level alone are cross-validated, each fold judged by a fit on the
 others, and the best is chosen only if it is better by more than one standard error of the
@@ -148,7 +148,8 @@ def choose_plan(
 
     finalists = [_best_with_levels(ladder, search, budget, judge)]
     if alone := list(alone_of(ladder, search, budget)):
-        finalists.append(min(alone, key=judge))
+        best = min(alone, key=judge)
+        finalists.append(min(best, best._replace(memory=(0, 2)), key=judge))
     crossed = {each: cross(each) for each in finalists if np.isfinite(judge(each))}
     if not crossed:
         raise too_small(budget)
@@ -163,13 +164,14 @@ def _best_with_levels(
     ladder: Ladder, search: Search, budget: float, judge: Callable[[Candidate], float]
 ) -> Candidate:
     """The best candidate of two levels or more, found greedily."""
-    starts = list(starts_of(ladder, search, budget, search.levels[0]))
+    starts = [each for levels in search.levels
+              for each in starts_of(ladder, search, budget, levels)]  # fmt: skip
     if not starts:
         raise too_small(budget)
-    best = min(starts, key=judge)
-    others = [each for levels in search.levels[1:]
-              for each in starts_of(ladder, search, budget, levels)
-              if each.grid == best.grid or not np.isfinite(judge(best))]  # fmt: skip
+    first = starts[0]
+    grids = [first._replace(grid=grid) for grid in search.grids]
+    best = min(grids, key=judge)
+    others = [each for each in starts if each.grid == best.grid or not np.isfinite(judge(best))]
     best = min([best, *others], key=judge)
     for changed in changes_of(search):
         best = min([best, *(best._replace(**change) for change in changed)], key=judge)
