@@ -37,7 +37,7 @@ from experiments.peers import solvers
 from experiments.peers.methods import rows_of
 from experiments.peers.solvers import Peer
 from mlem_jax.arrays import read_arrays, write_arrays
-from mlem_jax.fitting import Choice, choose_plan
+from mlem_jax.fitting import Choice, Search, choose_plan
 from mlem_jax.grids import Grid
 
 
@@ -151,21 +151,25 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
         asked = rivals.Asked(gates, settings.draws, jax.random.key(settings.seed + 1))
         return judge("paper", rivals.papers(name, trained, pilot(), budget, fine, asked))
 
-    def multilevel(budget: float) -> Rows:
+    def choose(budget: float, search: Search) -> Choice:
         errors = Errors(settings.runs / f"{name}_{budget:g}.json")
-        choose = partial(choose_plan, trained.ladder, *pilot(), budget=budget, cache=errors)
-        choice = choose(search)
+        choice = choose_plan(trained.ladder, *pilot(), search, budget, cache=errors)
+        console.print(f"{name}, {budget:g}: {told(choice.candidate)}")
+        return choice
+
+    def multilevel(budget: float) -> Rows:
+        choice = choose(budget, search)
         if settings.plans is not None:
             keep(settings.plans / f"{name}_{budget:g}.npz", choice, name, fine, settings)
-        console.print(f"{name}, {budget:g}: {told(choice.candidate)}")
-        (row,) = judge("multilevel", [run_of(choice, budget, fine)])
-        rows = [row | {"chosen": True}]
-        if SAMPLERS[name].noisy:
-            choice = choose(search_of(name, fine, len(trained.ladder), ahead=False,
-                                      factors=settings.factors))  # fmt: skip
-            rows += judge("multilevel", [run_of(choice, budget, fine)])
-        unfitted = rivals.midpoints(name, trained, pilot(), choice.candidate, budget, fine)
-        return [*rows, *judge("multilevel", unfitted)]
+        rows = judge("multilevel", [run_of(choice, budget, fine)])
+        return [row | {"chosen": True} for row in rows]
+
+    def unaware(budget: float) -> Rows:
+        choice = choose(budget, search_of(name, fine, len(trained.ladder), ahead=False,
+                                          factors=settings.factors))  # fmt: skip
+        found = [run_of(choice, budget, fine)] if SAMPLERS[name].noisy else []
+        drawn = rivals.midpoints(name, trained, pilot(), choice.candidate, budget, fine)
+        return judge("multilevel", [*found, *drawn])
 
     log, found = settings.runs / f"{name}.jsonl", []
     for budget in settings.budgets:
@@ -175,6 +179,7 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
             learned = partial(papers, budget, settings.gates)
             found += once(log, f"paper, learned {budget:g}", learned, console)
         found += once(log, f"multilevel {budget:g}", partial(multilevel, budget), console)
+        found += once(log, f"no look-ahead {budget:g}", partial(unaware, budget), console)
     for count in settings.beyond:
         found += once(log, f"single {count}", partial(singles, count), console)
     return found
