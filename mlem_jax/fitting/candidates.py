@@ -42,11 +42,10 @@ class Search(NamedTuple):
     """What is tried, in turn: grids, levels with factors, powers, memories, pairing.
 
     The search begins with the first levels, factor, power and memory. It tries every grid and keeps
-    the best; on that grid all levels with every factor, and of steps that look ahead as many as the
-    budget pays for with every level; then each of the other powers, each of the other memories, and
-    the best memory paired, keeping the best each time. The top level alone is tried too, on every
-    grid, at as many steps as the budget pays for. Candidates that the budget does not suit are left
-    out; each of the others costs one run of its plan on the pilot batch.
+    the best; on that grid all levels with every factor; then each of the other powers, each of the
+    other memories, and the best memory paired, keeping the best each time. The top level alone is
+    tried too, on every grid, at as many steps as the budget pays for. Candidates that the budget
+    does not suit are left out; each of the others costs one run of its plan on the pilot batch.
 
     Attributes:
         grids: by name, a function from a number of steps to `Steps` on points of the fine ones.
@@ -82,19 +81,15 @@ def places_of(
 ) -> Places:
     """Which levels of a candidate run when: its lowest always; None if the budget does not suit.
 
-    Of steps that look ahead, levels run where those end on the path, at the state ahead. If the
-    budget pays for the top level at all of them, the lower ones say how to get there instead.
+    Of steps that look ahead, levels run where those end on the path, at the state ahead.
     """
     own, count = pick_levels(ladder, candidate.levels), candidate.steps
     costs, steps = known_costs(own), search.grids[candidate.grid](count)
     ahead = goes_ahead(steps)
-    everywhere = np.zeros((len(ahead), len(costs)), bool)
-    everywhere[~ahead, -1], everywhere[ahead, :-1] = True, True
-    everywhere[0] = True
-    if everywhere.sum(axis=0) @ costs <= 1.001 * budget:
-        return everywhere if len(costs) == 1 or ahead.any() else None
+    if len(costs) == 1:
+        return ~ahead[:, None] if count * costs[0] <= 1.001 * budget else None
     least = count * costs[0] + sum(costs[1:])
-    if len(costs) == 1 or not least < budget < 0.95 * count * sum(costs):
+    if not least < budget < 0.95 * count * sum(costs):
         return None
     values = density.values[:, np.array(candidate.levels) - 1].copy()
     values[:, 0] = np.inf
@@ -106,18 +101,15 @@ def places_of(
 def starts_of(
     ladder: Ladder, search: Search, budget: float, levels: Sequence[int]
 ) -> Iterator[Candidate]:
-    """Every grid with every number of steps; where they look ahead, also all levels at each."""
+    """Every grid with every number of steps."""
     costs = known_costs(pick_levels(ladder, levels))
-    paid, every = budget / costs[-1], int(budget / sum(costs))
-    for grid, make in search.grids.items():
-        counts = [filled_steps(costs, budget, min(round(factor * paid), search.most))
-                  for factor in search.factors]  # fmt: skip
-        if 3 <= every <= search.most and goes_ahead(make(every)).any():
-            counts.append(every)
+    paid, begun = budget / costs[-1], (search.powers[0], tuple(search.memories[0]))
+    counts = [filled_steps(costs, budget, min(round(factor * paid), search.most))
+              for factor in search.factors]  # fmt: skip
+    for grid in search.grids:
         for count in counts:
             if count > 0:
-                yield Candidate(tuple(levels), grid, count, search.powers[0],
-                                tuple(search.memories[0]))  # fmt: skip
+                yield Candidate(tuple(levels), grid, count, *begun)
 
 
 def filled_steps(costs: Sequence[float], budget: float, count: int) -> int:

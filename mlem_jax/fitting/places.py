@@ -57,11 +57,13 @@ def sensitivities_on(density: Density, steps: Steps) -> Sensitivities:
 def place_levels(
     ladder: Ladder, sensitivities: Sensitivities, budget: float, *, power: float
 ) -> Bool[np.ndarray, "steps levels"]:
-    """Which levels run when: at midpoints of equal shares of (v / c)^power, all at the first step.
+    """Which levels run when: at midpoints of equal shares of (v / c)^power.
 
     A level runs where its own difference opens; unlike an unbiased estimate, a fit does not ask
-    for the level below beside it. At the first step every level runs, so that all is known from
-    there. Where the budget does not pay for one more run of a level, the cheaper ones get the rest.
+    for the level below beside it. At the first step the cheapest runs, as something has to be
+    known, and no other that does not always run: a start of pure noise tells large networks no more
+    than small ones. Where the budget does not pay for one more run of a level, the cheaper ones get
+    the rest.
 
     Args:
         ladder: the levels, with their costs.
@@ -76,11 +78,12 @@ def place_levels(
     costs, table = np.asarray(known_costs(ladder)), np.asarray(sensitivities, np.float64)
     always, never = np.isinf(table), table == 0
     rates = np.where(always | never, 0.0, np.where(always | never, 1.0, table / costs) ** power)
+    rates[0] = 0.0
 
     def opened(scales: Float[np.ndarray, " levels"]) -> Bool[np.ndarray, "steps levels"]:
         count = np.floor(np.cumsum(np.minimum(scales * rates, 1.0), axis=0) + 0.5)
         ran = always | (np.diff(count, axis=0, prepend=0.0) > 0)
-        ran[0] = True
+        ran[0, 0] = True
         return ran
 
     def cost(scales: Float[np.ndarray, " levels"]) -> float:
