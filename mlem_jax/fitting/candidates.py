@@ -43,9 +43,10 @@ class Search(NamedTuple):
 
     The search begins with the first levels, factor, power and memory. It tries every grid and keeps
     the best; on that grid all levels with every factor; then each of the other powers, each of the
-    other memories, and the best memory paired, keeping the best each time. The top level alone is
-    tried too, on every grid, at as many steps as the budget pays for. Candidates that the budget
-    does not suit are left out; each of the others costs one run of its plan on the pilot batch.
+    other memories, every grid once more, and the memory paired, keeping the best each time. The
+    top level alone is tried too, on every grid, at as many steps as the budget pays for. Candidates
+    that the budget does not suit are left out; each of the others costs one run of its plan on the
+    pilot batch.
 
     Attributes:
         grids: by name, a function from a number of steps to `Steps` on points of the fine ones.
@@ -123,6 +124,7 @@ def changes_of(search: Search) -> Iterator[list[dict[str, object]]]:
     """What is changed in the best so far, one thing after the other."""
     yield [{"power": power} for power in search.powers[1:]]
     yield [{"memory": tuple(memory)} for memory in search.memories[1:]]
+    yield [{"grid": grid} for grid in search.grids]
     yield [{"paired": True}]
 
 

@@ -2,8 +2,8 @@
 
 The samples of the pilot batch are cut into folds. In the search a candidate is fitted on all folds
 but the last and judged on all of them. First every grid is tried; then every number of steps with
-all levels, other places, other memories, each time going on from the best so far; and the top level
-alone with fitted weights, on each of the grids.
+all levels, other places, other memories, the grids again, each time going on from the best so far;
+and the top level alone with fitted weights, on each of the grids.
 
 At the end the best and the top level alone are cross-validated, each fold judged by a fit on the
 others, and the best is chosen only if it is better by more than one standard error of the
