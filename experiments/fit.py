@@ -1,7 +1,7 @@
 """A fitted plan for a budget: which levels, steps and places, and the weights that go with them.
 
-Candidates are fitted on a part of a pilot batch and judged on all of it: every grid and number of
-steps, then other levels, places and memories, going on from the best. The best is chosen if it is
+Candidates are fitted on a part of a pilot batch and judged on all of it: every grid, then levels
+and numbers of steps, places and memories, going on from the best. The best is chosen if it is
 better, cross-validated, than the top level alone with fitted weights by more than one standard
 error. Killed at any moment, the same command goes on. Writes the plan, to be run with
 `python -m experiments.sample --plan`, and beside it a .json that says what it is.
@@ -22,7 +22,7 @@ from experiments.common import runs, sums, tiny
 from experiments.common.kept_plans import KeptPlan, write_plan
 from experiments.common.machine import provenance
 from experiments.common.pilots import grid_of, make_pilot, search_of
-from experiments.common.samplers import fine_grid
+from experiments.common.samplers import reference_grid
 from experiments.ladders.shipped import SHIPPED, Trained, load
 from mlem_jax.fitting import Candidate, Choice, choose_plan
 from mlem_jax.grids import Grid
@@ -41,7 +41,7 @@ class Settings:
     images: int = 96
     """Pictures of the pilot batch; in the search two thirds are fitted and all judge."""
     reference_steps: int = 400
-    """Steps of the fine solution, by the top level."""
+    """Steps of the fine solution, by the top level, before those at both ends are cut."""
     seed: int = 0
     """Of the starts and the Brownian paths of the pilot batch."""
     runs: Path = Path("runs/fit")
@@ -66,10 +66,10 @@ def fit(trained: Trained, given: Settings, **tried: Any) -> None:
         console.print(f"{told(candidate):<70} mse {error:.2e}")
 
     with console.status("the fine solution of the pilot batch"):
-        fine = fine_grid(given.reference_steps)
+        fine = reference_grid(given.reference_steps)
         search = search_of(given.sampler, fine, len(trained.ladder), **tried)
-        pilot = make_pilot(given.sampler, trained, search, [given.budget], images=given.images,
-                           reference_steps=given.reference_steps, seed=given.seed)  # fmt: skip
+        pilot = make_pilot(given.sampler, trained, search, [given.budget], fine,
+                           images=given.images, seed=given.seed)  # fmt: skip
     choice = choose_plan(trained.ladder, *pilot, search, given.budget, cache=cache, report=tell)
     keep(given.out, choice, given.sampler, fine, given)
     console.print(

@@ -160,6 +160,27 @@ def store_path(path: BrownianPath, like: State) -> State:
     return jax.lax.map(lambda step: draw_increment(path, step, like), numbers)
 
 
+def coarsen(path: BrownianPath, drawn: State) -> State:
+    """xi[n] = sum_i shares[n, i] drawn[first[n] + i]: `store_path`, of increments drawn already.
+
+    Drawing is most of the work where many coarse paths are made of the same fine one.
+
+    Args:
+        path: over coarse steps.
+        drawn: every increment of the fine steps it is made of [fine, batch, ...].
+    """
+    first, last, shares = (np.asarray(each) for each in (path.first, path.last, path.shares))
+    windows = list(zip(first, last, shares, strict=True))
+
+    def of_leaf(leaf: Array) -> Array:
+        own = np.asarray(leaf)
+        rows = [np.tensordot(share[: end - begin].astype(own.dtype), own[begin:end], 1)
+                for begin, end, share in windows]  # fmt: skip
+        return jnp.asarray(np.stack(rows))
+
+    return jax.tree.map(of_leaf, drawn)
+
+
 def draw_starts(key: Key, samples: ArrayLike, shape: tuple[int, ...]) -> Float[Array, "batch ..."]:
     """Standard normal starts [batch, *shape]; sample i depends on the key and on i alone."""
     key, numbers = portable_key(key), sample_numbers(samples)

@@ -155,6 +155,14 @@ def test_each_step_comes_at_least_as_near_to_the_fine_path_as_the_base_weights()
         assert fitted.sum() < base.sum()
 
 
+def test_where_nothing_is_known_the_estimate_is_0():
+    blank = NEEDED.copy()
+    blank[2] = False
+    found = fit(needed=blank, memory=(0, 0))
+    assert not np.asarray(found.plan.weights)[2].any()
+    assert found.gaps[2, 0] == found.gaps[2, 1] > 0
+
+
 def test_the_order_of_the_samples_changes_nothing():
     order = np.random.default_rng(4).permutation(24)
     path = PROBLEM.noise._replace(samples=PROBLEM.noise.samples[order])

@@ -62,10 +62,12 @@ def test_both_ends_have_the_law_of_the_process_and_the_innovation_tells_nothing_
 def test_the_loss_is_that_of_the_predicted_data_whatever_a_network_predicts(prediction):
     answers = asked(prediction)
     loss = following.following_loss(COSINE, prediction, network_of(prediction), 0.3, answers,
-                                    plain=0.25)  # fmt: skip
+                                    plain=0.25, fading=0.4)  # fmt: skip
     error = -0.7 * jnp.tanh(answers.x) * jnp.cos(T)[..., None, None, None]
     sigma = COSINE.sigma(T)[..., None, None, None]
-    moved = ((error[:, 0] - error[:, 1]) / sigma[:, 1]) ** 2
+    change = pr.log_snr(COSINE, T[:, 0]) - pr.log_snr(COSINE, T[:, 1])
+    stays = jnp.exp(-0.4 * change)[:, None, None, None]
+    moved = ((error[:, 0] - stays * error[:, 1]) / sigma[:, 1]) ** 2
     plain = (error / sigma) ** 2
     by_hand = 0.75 * moved.mean((1, 2, 3)) + 0.25 * plain.mean((1, 2, 3, 4))
     np.testing.assert_allclose(loss, by_hand, rtol=1e-9)
@@ -94,9 +96,10 @@ def test_an_error_that_stays_along_the_path_costs_nothing_but_its_plain_part(pre
         at = t[:, None, None, None]
         return pr.convert(COSINE, pr.predict_data, prediction, x, data_of(1.0, x, t) + params, at)
 
-    loss = following.following_loss(COSINE, prediction, off, 0.4, answers, plain=0.0)
+    stays = {"fading": 0.0}
+    loss = following.following_loss(COSINE, prediction, off, 0.4, answers, plain=0.0, **stays)
     np.testing.assert_allclose(loss, 0, atol=1e-20)
-    plain = following.following_loss(COSINE, prediction, off, 0.4, answers)
+    plain = following.following_loss(COSINE, prediction, off, 0.4, answers, **stays)
     np.testing.assert_allclose(plain, 0.1 * (0.16 / COSINE.sigma(T) ** 2).mean(1), rtol=1e-9)
 
 
@@ -105,6 +108,7 @@ def test_what_is_recovered_is_told_by_the_loss_and_is_all_for_the_network_itself
     missed, whole = following.recovered(COSINE, pr.predict_v, network, 0.3, answers)
     loss = following.following_loss(COSINE, pr.predict_v, network, 0.3, answers, plain=0.0)
     np.testing.assert_allclose(missed, loss * COSINE.sigma(T[:, 1]) ** 2, rtol=1e-9)
+    missed, _ = following.recovered(COSINE, pr.predict_v, network, 0.3, answers, fading=0.0)
     # D is 0.3 of the other's, so 0.7 of every innovation are missed.
     np.testing.assert_allclose(missed, 0.49 * whole, rtol=1e-9)
     missed, _ = following.recovered(COSINE, pr.predict_v, network, 1.0, answers)

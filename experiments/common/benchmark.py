@@ -7,6 +7,7 @@ is not run again.
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from experiments.ladders.shipped import Trained, pick
 from mlem_jax import Ladder, Plan, Problem, Steps, draw_starts, plans, solve
 from mlem_jax.evaluate import make_reference, square_errors
 from mlem_jax.grids import Grid
-from mlem_jax.noise import store_path
+from mlem_jax.noise import coarsen, store_path
 from mlem_jax.types import Key
 
 
@@ -59,16 +60,18 @@ def make_benchmark(
     samples: jax.Array,
     seed: int,
     reference: np.ndarray | None = None,
+    *,
+    order: Order = 2,
 ) -> Benchmark:
-    """Starts and paths, and where the top level brings them, unless that is known."""
+    """Starts and paths, and where the top level brings them by an order, unless that is known."""
     # Not the keys of learning: what was learned on is not judged on.
     start_key, path_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
     x = draw_starts(start_key, samples, trained.shape)
     benchmark = Benchmark(sampler, x, samples, path_key, fine, x)
     if reference is not None:
         return benchmark._replace(reference=jnp.asarray(reference))
-    table = SAMPLERS[sampler].table(fine)
-    problem = Problem(x, noise_of(benchmark, fine))
+    table = SAMPLERS[sampler].table(fine, order)
+    problem = Problem(x, noise_of(benchmark, fine, order))
     return benchmark._replace(reference=make_reference(trained.ladder, problem, table).reference)
 
 
@@ -82,6 +85,17 @@ def noise_of(benchmark: Benchmark, times: Grid, order: Order = 1) -> jax.Array |
     sampler = SAMPLERS[benchmark.sampler]
     path = path_of(sampler, benchmark.key, benchmark.fine, times, benchmark.samples, order)
     return None if path is None else jax.jit(store_path)(path, benchmark.x)
+
+
+def kept_noise(benchmark: Benchmark) -> NoiseAlong:
+    """`noise_of` one benchmark, as sums of fine increments that are drawn once for all grids."""
+    drawn = cache(partial(noise_of, benchmark, benchmark.fine))
+
+    def noise_along(own: Benchmark, times: Grid, order: Order) -> jax.Array | None:
+        path = path_of(SAMPLERS[own.sampler], own.key, own.fine, times, own.samples, order)
+        return None if path is None else coarsen(path, drawn())
+
+    return noise_along
 
 
 def timed_solve(

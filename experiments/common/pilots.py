@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.common.samplers import SAMPLERS, Order, coarse_grids, fine_grid
+from experiments.common.samplers import SAMPLERS, Order, coarse_grids
 from experiments.ladders.shipped import Trained
 from mlem_jax import Problem, Steps, brownian_path, draw_starts
 from mlem_jax.arrays import read_arrays, write_arrays
@@ -86,9 +86,9 @@ def make_pilot(
     trained: Trained,
     search: Search,
     budgets: Iterable[float],
+    grid: Grid,
     *,
     images: int,
-    reference_steps: int,
     seed: int,
     keep: Path | None = None,
 ) -> Pilot:
@@ -99,12 +99,12 @@ def make_pilot(
         trained: the ladder.
         search: what will be tried.
         budgets: for which.
+        grid: of the fine solution.
         images: pictures of the batch.
-        reference_steps: steps of the fine solution.
         seed: of the starts and the Brownian paths.
         keep: file in which the solution is kept for the next time; of these settings alone.
     """
-    table = SAMPLERS[sampler].table(fine_grid(reference_steps))
+    table = SAMPLERS[sampler].table(grid, 2)
     # Not the keys that starts to be judged are drawn with.
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 2), 3)
     samples = jnp.arange(images)
@@ -116,7 +116,7 @@ def make_pilot(
     if keep is not None and (found := read(keep, table, wanted)):
         return Pilot(problem, *found)
     fine = fine_solution(trained.ladder, problem, table, every)
-    times = coarse_grids(fine_grid(reference_steps), min(50, reference_steps // 2))["uniform"]
+    times = coarse_grids(grid, min(50, (len(grid) - 1) // 2))["uniform"]
     pilot = SAMPLERS[sampler].table(times)
     some, _ = part_of(along(problem, table, pilot), fine, min(16, images))
     bins = min(16, len(pilot.t))

@@ -24,7 +24,7 @@ from rich.table import Table
 from experiments.common import runs, tiny
 from experiments.common.benchmark import alone, ends_of, make_benchmark, paid_for
 from experiments.common.method import Method, Run, fields, label, method_of
-from experiments.common.samplers import coarse_grids, fine_grid
+from experiments.common.samplers import coarse_grids, reference_grid
 from experiments.ladders.shipped import SHIPPED, Trained, load
 from mlem_jax import draw_plan, draws, gates
 from mlem_jax.grids import Grid
@@ -93,7 +93,7 @@ def run(settings: Settings) -> None:
 def rows_of(directory: Path, settings: Settings) -> list[dict[str, Any]]:
     """A row per method: its cost, the error of every picture, and how uneven they are."""
     trained = load(directory)
-    fine = fine_grid(settings.reference_steps)
+    fine = reference_grid(settings.reference_steps)
     methods = list(methods_of(settings, trained, fine))
     deviations: list[list[np.ndarray]] = [[] for _ in methods]
     for first in range(0, settings.images, settings.chunk):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
+from optax.contrib import muon
 
 from experiments.common import runs, tiny
 from experiments.common.processes import on_each, over_devices
@@ -210,12 +211,15 @@ def initial(network: UNet, shape: tuple[int, ...], seed: int) -> Params:
 
 
 def optimiser_of(recipe: Recipe) -> optax.GradientTransformation:
-    """Adam on clipped gradients, its rate rising for a while and then falling like a cosine."""
+    """Muon on clipped gradients, its rate rising for a while and then falling like a cosine.
+
+    Adam for all that is no matrix; updates of matrices are made as large as Adam's.
+    """
     warm_up = min(500, recipe.steps // 10 + 1)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, recipe.learning_rate, warm_up, recipe.steps, end_value=recipe.learning_rate / 100
     )
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+    return optax.chain(optax.clip_by_global_norm(1.0), muon(schedule, consistent_rms=0.2))
 
 
 def determining(recipe: Recipe, settings: Settings) -> dict[str, Any]:

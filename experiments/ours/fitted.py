@@ -22,13 +22,13 @@ import tyro
 from rich.console import Console
 
 from experiments.common import benchmark, runs, tiny
-from experiments.common.benchmark import Benchmark
+from experiments.common.benchmark import Benchmark, NoiseAlong
 from experiments.common.curves import Rows
 from experiments.common.kept_plans import KeptPlan, write_plan
 from experiments.common.machine import provenance
 from experiments.common.method import Run, fitted, label
 from experiments.common.pilots import Pilot, grid_of, make_pilot, search_of
-from experiments.common.samplers import SAMPLERS, fine_grid
+from experiments.common.samplers import SAMPLERS, reference_grid
 from experiments.fit import Errors, keep, told
 from experiments.ladders.shipped import SHIPPED, Trained, load
 from experiments.ours import fitted_rivals as rivals
@@ -37,7 +37,7 @@ from experiments.peers import solvers
 from experiments.peers.methods import rows_of
 from experiments.peers.solvers import Peer
 from mlem_jax.arrays import read_arrays, write_arrays
-from mlem_jax.fitting import Choice, choose_plan
+from mlem_jax.fitting import Choice, Search, choose_plan
 from mlem_jax.grids import Grid
 
 
@@ -53,7 +53,7 @@ class Settings:
     """In evaluations of the top level."""
     beyond: tuple[int, ...] = (90,)
     """Steps of further single networks, so that the last budgets have rivals that cost more."""
-    factors: tuple[float, ...] = (1.5, 2.0, 2.5, 3.0)
+    factors: tuple[float, ...] = (2.0, 1.5, 2.5, 3.0)
     """Steps of the multilevel plans that are tried, in evaluations that the budget would pay."""
     images: int = 64
     """Pictures that judge."""
@@ -62,7 +62,7 @@ class Settings:
     pilot: int = 96
     """Pictures of the pilot batch; in the search two thirds are fitted and all judge."""
     reference_steps: int = 400
-    """Steps of the fine solutions, by the top level."""
+    """Steps of the fine solutions, by the top level, before those at both ends are cut."""
     gates: Path | None = Path("results/learned_gates")
     """Learned gates of this ladder, for the paper's recipe beside those of its theory."""
     draws: int = 15
@@ -87,8 +87,8 @@ def main(settings: Settings) -> None:
         console = Console(width=140)
         trained = load(given.ladder)
         about = {"costs": trained.ladder.costs}
-        # Of other budgets there are other rows in the same log.
-        determining = runs.recorded(given, ("plans", "name", "budgets", "beyond"))
+        # Of other budgets there are other rows in the same log, of other samplers other logs.
+        determining = runs.recorded(given, ("plans", "name", "budgets", "beyond", "samplers"))
         runs.check_settings(given.runs, determining | about)
         rows = [row for name in given.samplers for row in compare(name, trained, given, console)]
         summary = {name: summarise_fitted([row for row in rows if row["sampler"] == name])
@@ -111,7 +111,7 @@ def shrink(settings: Settings, folder: Path) -> Settings:
 
 def compare(name: str, trained: Trained, settings: Settings, console: Console) -> Rows:
     """The rows of one sampler: of each budget the single networks', the paper's and ours."""
-    fine = fine_grid(settings.reference_steps)
+    fine = reference_grid(settings.reference_steps)
     search = search_of(name, fine, len(trained.ladder), factors=settings.factors)
 
     @cache
@@ -125,16 +125,21 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
             return made
 
     @cache
+    def drawn() -> NoiseAlong:
+        return benchmark.kept_noise(judged())
+
+    @cache
     def pilot() -> Pilot:
         with console.status(f"{name}: the fine solution of the pilot batch"):
             return make_pilot(
-                name, trained, search, (*settings.budgets, *settings.beyond),
-                images=settings.pilot, reference_steps=settings.reference_steps, seed=settings.seed,
+                name, trained, search, (*settings.budgets, *settings.beyond), fine,
+                images=settings.pilot, seed=settings.seed,
                 keep=settings.runs / f"{name}_pilot.npz",
             )  # fmt: skip
 
     def judge(family: str, made: Iterable[Run | Peer]) -> Rows:
-        return [judged_row(family, run, trained, judged(), settings) for run in made]
+        own, noise = judged(), drawn()
+        return [judged_row(family, run, trained, own, noise, settings) for run in made]
 
     def singles(count: int) -> Rows:
         keep = keep_in(settings) if count in settings.budgets else None
@@ -146,21 +151,25 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
         asked = rivals.Asked(gates, settings.draws, jax.random.key(settings.seed + 1))
         return judge("paper", rivals.papers(name, trained, pilot(), budget, fine, asked))
 
-    def multilevel(budget: float) -> Rows:
+    def choose(budget: float, search: Search) -> Choice:
         errors = Errors(settings.runs / f"{name}_{budget:g}.json")
-        choose = partial(choose_plan, trained.ladder, *pilot(), budget=budget, cache=errors)
-        choice = choose(search)
+        choice = choose_plan(trained.ladder, *pilot(), search, budget, cache=errors)
+        console.print(f"{name}, {budget:g}: {told(choice.candidate)}")
+        return choice
+
+    def multilevel(budget: float) -> Rows:
+        choice = choose(budget, search)
         if settings.plans is not None:
             keep(settings.plans / f"{name}_{budget:g}.npz", choice, name, fine, settings)
-        console.print(f"{name}, {budget:g}: {told(choice.candidate)}")
-        (row,) = judge("multilevel", [run_of(choice, budget, fine)])
-        rows = [row | {"chosen": True}]
-        if SAMPLERS[name].noisy:
-            choice = choose(search_of(name, fine, len(trained.ladder), ahead=False,
-                                      factors=settings.factors))  # fmt: skip
-            rows += judge("multilevel", [run_of(choice, budget, fine)])
-        unfitted = rivals.midpoints(name, trained, pilot(), choice.candidate, budget, fine)
-        return [*rows, *judge("multilevel", unfitted)]
+        rows = judge("multilevel", [run_of(choice, budget, fine)])
+        return [row | {"chosen": True} for row in rows]
+
+    def unaware(budget: float) -> Rows:
+        choice = choose(budget, search_of(name, fine, len(trained.ladder), ahead=False,
+                                          factors=settings.factors))  # fmt: skip
+        found = [run_of(choice, budget, fine)] if SAMPLERS[name].noisy else []
+        drawn = rivals.midpoints(name, trained, pilot(), choice.candidate, budget, fine)
+        return judge("multilevel", [*found, *drawn])
 
     log, found = settings.runs / f"{name}.jsonl", []
     for budget in settings.budgets:
@@ -170,6 +179,7 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
             learned = partial(papers, budget, settings.gates)
             found += once(log, f"paper, learned {budget:g}", learned, console)
         found += once(log, f"multilevel {budget:g}", partial(multilevel, budget), console)
+        found += once(log, f"no look-ahead {budget:g}", partial(unaware, budget), console)
     for count in settings.beyond:
         found += once(log, f"single {count}", partial(singles, count), console)
     return found
@@ -210,11 +220,16 @@ def once(log: Path, task: str, make: Callable[[], Rows], console: Console) -> Ro
 
 
 def judged_row(
-    family: str, run: Run | Peer, trained: Trained, judged: Benchmark, settings: Settings
+    family: str,
+    run: Run | Peer,
+    trained: Trained,
+    judged: Benchmark,
+    noise_along: NoiseAlong,
+    settings: Settings,
 ) -> dict[str, Any]:
     """What the result says of one plan, or of another project's solver."""
     network = solvers.top_network(trained.ladder)
-    (row,) = rows_of(run, trained, network, judged, benchmark.noise_of)
+    (row,) = rows_of(run, trained, network, judged, noise_along)
     median = float(np.median(row["picture_errors"]))
     return row | {"family": family, "method": label(run.method), "ladder": settings.ladder.name,
                   "median": median, "chosen": False}  # fmt: skip

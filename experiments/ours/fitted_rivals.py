@@ -20,6 +20,7 @@ from mlem_jax import Steps, draws, fit_budget, gates, pick_levels, plans
 from mlem_jax.evaluate import Batch, best_of
 from mlem_jax.fitting import Candidate, along, fit_plan, part_of, sensitivities_on, states_on
 from mlem_jax.grids import Grid
+from mlem_jax.noise import BrownianPath, coarsen, store_path
 from mlem_jax.problem import batch_size
 from mlem_jax.steps import goes_ahead
 from mlem_jax.types import Key
@@ -53,20 +54,18 @@ def alone(name: str, trained: Trained, count: int, fine: Grid) -> Iterator[Run]:
 def fitted_alone(
     name: str, trained: Trained, pilot: Pilot, count: int, fine: Grid, keep: Keep | None
 ) -> Iterator[Run]:
-    """The same with fitted weights, and steps that look ahead.
-
-    Of two outputs remembered and three, what is better on the pilot; of all grids the best there
-    is kept.
-    """
+    """The same with fitted weights, and steps that look ahead; of all grids the best is kept."""
     levels, least = (len(trained.ladder),), {"top": np.inf, "top_ahead": np.inf}
-    own = pick_levels(trained.ladder, levels)
+    own, noise = pick_levels(trained.ladder, levels), pilot.problem.noise
+    drawn = None if noise is None else jax.jit(store_path)(noise, pilot.problem.x)
     for kind in kinds_of(name):
         times, order = grid_of(kind, fine, count)
         steps = SAMPLERS[name].table(times, order)
         problem = along(pilot.problem, pilot.fine.steps, steps)
+        if isinstance(problem.noise, BrownianPath):
+            problem = problem._replace(noise=coarsen(problem.noise, drawn))
         goal, runs = states_on(pilot.fine, steps, problem), ~goes_ahead(steps)[:, None]
-        fit = min((fit_plan(own, problem, steps, runs, goal, memory=(kept,)) for kept in (2, 3)),
-                  key=lambda fit: float(fit.error))  # fmt: skip
+        fit = fit_plan(own, problem, steps, runs, goal, memory=(3,))
         grid, error = kind.partition(",")[0], float(fit.error)
         stem = "top_ahead" if order == "look-ahead" else "top"
         if keep is not None and error < least[stem]:

@@ -136,7 +136,7 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
     def judge() -> Callable[[Run], Rows]:
         batches = [benchmark.part_of(part, settings.images) for part in range(2)]
         judged, chosen_on = (
-            benchmark.make_benchmark(name, trained, fine, samples, settings.seed)
+            benchmark.make_benchmark(name, trained, fine, samples, settings.seed, order=1)
             for samples in batches
         )
 

@@ -24,7 +24,7 @@ from experiments.common.curves import Rows
 from experiments.common.kept_plans import read_plan
 from experiments.common.method import Method, Run, fields, label
 from experiments.common.pictures import Strip, picture_rows
-from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid
+from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid, reference_grid
 from experiments.ladders.shipped import SHIPPED, Trained, load
 from experiments.ours import sensitivities
 from experiments.paper import error_against_cost, figure_error, figure_gamma
@@ -149,11 +149,11 @@ def pictures(
     name: str, trained: Trained, settings: Settings, console: Console
 ) -> tuple[Rows, list[Strip]]:
     """A row of pictures per method, along the same starts and paths."""
-    fine = fine_grid(settings.reference_steps)
+    fine = reference_grid(settings.reference_steps)
     with console.status(f"{name}: the reference"):
         samples = benchmark.part_of(0, settings.images)
         judged = benchmark.make_benchmark(name, trained, fine, samples, settings.seed)
-    count, top = settings.reference_steps, len(trained.ladder)
+    count, top = len(fine) - 1, len(trained.ladder)
     rows: Rows = [{
         **fields(Method("top level", (top,))), "parameters": {"steps": count},
         "evaluations": [0] * (top - 1) + [count], "cost": float(count), "mse": 0.0,

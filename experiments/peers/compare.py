@@ -18,10 +18,10 @@ import tyro
 from rich.console import Console
 
 from experiments.common import runs, tiny
-from experiments.common.benchmark import make_benchmark, measure_missing, part_of
+from experiments.common.benchmark import kept_noise, make_benchmark, measure_missing, part_of
 from experiments.common.curves import Rows, by_method
 from experiments.common.method import PROCESSES, label
-from experiments.common.samplers import fine_grid
+from experiments.common.samplers import fine_grid, reference_grid
 from experiments.ladders.shipped import SHIPPED, Trained, load
 from experiments.ladders.shown import Symmetries
 from experiments.peers import distances_to_data, figures
@@ -34,7 +34,6 @@ from experiments.peers.methods import (
     all_methods,
     by_run,
     in_groups,
-    kept_noise,
     name_of,
     rows_of,
 )
@@ -167,13 +166,13 @@ def run(settings: Settings) -> None:
 
 def measured(name: str, trained: Trained, settings: Settings, console: Console) -> Found:
     """Rows, crossings and distances of one sampler."""
-    fine, network = fine_grid(settings.reference_steps), top_network(trained.ladder)
+    fine, network = reference_grid(settings.reference_steps), top_network(trained.ladder)
     methods = all_methods(name, trained, fine, asked_of(settings))
 
     def judge() -> Any:
         samples = part_of(0, settings.images)
         judged = make_benchmark(name, trained, fine, samples, settings.seed)
-        noise_along = kept_noise()
+        noise_along = kept_noise(judged)
         return lambda run: rows_of(run, trained, network, judged, noise_along)
 
     rows = measure_missing(settings.runs / f"{name}.jsonl", methods, judge, console)
@@ -201,7 +200,8 @@ def measured(name: str, trained: Trained, settings: Settings, console: Console) 
 def asked_of(settings: Settings) -> Asked:
     """How many of each method."""
     return Asked(settings.counts, settings.base_steps, settings.budgets, settings.early,
-                 settings.draws, settings.seed, settings.plans)  # fmt: skip
+                 settings.draws, settings.seed, settings.plans,
+                 fine_grid(settings.reference_steps))  # fmt: skip
 
 
 def crossings(process: str, rows: Rows) -> Rows:

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments.common.benchmark import Benchmark, NoiseAlong, alone, errors_of, noise_of, payable
+from experiments.common.benchmark import Benchmark, NoiseAlong, alone, errors_of, payable
 from experiments.common.benchmark import rows_of as rows_of_run
 from experiments.common.curves import Rows
 from experiments.common.kept_plans import read_plan
 from experiments.common.method import Method, Run, fields, method_of
-from experiments.common.samplers import SAMPLERS, Order, coarse_grids
+from experiments.common.samplers import SAMPLERS, coarse_grids
 from experiments.ladders.shipped import Trained
 from experiments.peers import solvers
 from experiments.peers.solvers import Network, Peer
@@ -42,6 +42,7 @@ class Asked(NamedTuple):
         draws: of random plans.
         seed: of them.
         plans: folder of fitted plans.
+        even: points even in time, for solvers that choose theirs among such.
     """
 
     counts: tuple[int, ...]
@@ -51,6 +52,7 @@ class Asked(NamedTuple):
     draws: int
     seed: int
     plans: Path
+    even: Grid
 
 
 def group_of(method: Method) -> str:
@@ -87,7 +89,7 @@ def name_of(method: Method, parameters: dict[str, Any]) -> tuple[Method, str]:
 def all_methods(name: str, trained: Trained, fine: Grid, asked: Asked) -> list[Run | Peer]:
     """Everything that is compared for one sampler."""
     coarse, top = partial(coarse_grids, fine), len(trained.ladder)
-    found: list[Run | Peer] = [*peers(name, fine, asked.counts, top)]
+    found: list[Run | Peer] = [*peers(name, fine, asked, top)]
     for order in (1, 2):
         found += alone(trained, asked.counts, coarse, order=order)
     for count in asked.base_steps:
@@ -97,13 +99,13 @@ def all_methods(name: str, trained: Trained, fine: Grid, asked: Asked) -> list[R
     return [*found, *fitted(name, asked.plans)]
 
 
-def peers(name: str, fine: Grid, counts: tuple[int, ...], top: int) -> Iterator[Peer]:
+def peers(name: str, fine: Grid, asked: Asked, top: int) -> Iterator[Peer]:
     """The solvers of other projects, on their own even timesteps and on the log-SNR grid."""
     noisy = SAMPLERS[name].noisy
-    for count in counts:
+    for count in asked.counts:
         steps = {"steps": count}
-        if not noisy and (len(fine) - 1) % count == 0:
-            even, ddim = solvers.even_grid(fine, count), solvers.ddim(fine, count)
+        if not noisy and (len(asked.even) - 1) % count == 0:
+            even, ddim = solvers.even_grid(asked.even, count), solvers.ddim(asked.even, count)
             yield Peer(Method("DDIM", (top,)), steps, even, count, ddim)
         for kind, times in coarse_grids(fine, count).items():
             first = partial(Method, levels=(top,), grid=kind, order=1)
@@ -153,18 +155,6 @@ def fitted(name: str, folder: Path) -> Iterator[Run]:
     """The plans that were kept for one sampler."""
     for file in sorted(folder.glob(f"{name}_*.npz")):
         yield read_plan(file).run({"plan": file.stem})
-
-
-def kept_noise() -> NoiseAlong:
-    """`noise_of`, each grid's drawn once: most methods share a grid with others."""
-    kept: dict[tuple[bytes, bool], jax.Array | None] = {}
-
-    def noise_along(benchmark: Benchmark, times: Grid, order: Order) -> jax.Array | None:
-        if (own := (times.tobytes(), order == "look-ahead")) not in kept:
-            kept[own] = noise_of(benchmark, times, order)
-        return kept[own]
-
-    return noise_along
 
 
 def rows_of(

@@ -39,15 +39,14 @@ Places = Bool[np.ndarray, "steps levels"] | None
 
 
 class Search(NamedTuple):
-    """What is tried: grids x factors first, then levels, powers, memories, and pairing.
+    """What is tried, in turn: grids, levels with factors, powers, memories, pairing.
 
-    The search begins with the first levels, the first power and the first memory. It tries every
-    grid with every factor, and of steps that look ahead as many as the budget pays for with every
-    level, and keeps the best; then all of the other levels with every factor on its grid, then each
-    of the other powers, each of the other memories, and the best memory paired, keeping the best
-    each time. The top level alone is tried too, on every grid, at as many steps as the budget pays
-    for. Candidates that the budget does not suit are left out; each of the others costs one run of
-    its plan on the pilot batch.
+    The search begins with the first levels, factor, power and memory. It tries every grid and keeps
+    the best; on that grid all levels with every factor; then each of the other powers, each of the
+    other memories, every grid once more, and the memory paired, keeping the best each time. The
+    top level alone is tried too, on every grid, at as many steps as the budget pays for. Candidates
+    that the budget does not suit are left out; each of the others costs one run of its plan on the
+    pilot batch.
 
     Attributes:
         grids: by name, a function from a number of steps to `Steps` on points of the fine ones.
@@ -55,7 +54,7 @@ class Search(NamedTuple):
         most: the largest number of steps to try, which every grid has to be able to make.
         factors: numbers of steps, as multiples of how many evaluations of the top level the budget
             pays for; at 3 the top level runs at one step of three at most. Levels that lie close
-            want many, steps that look ahead few.
+            want many, steps that look ahead few; grids are compared at the first.
         powers: of v / c in the density of the places where levels run, see `place_levels`; 0
             spreads them evenly.
         memories: how many earlier outputs are known of each lower level, and of the top, as pairs.
@@ -64,7 +63,7 @@ class Search(NamedTuple):
     grids: Mapping[str, Callable[[int], Steps]]
     levels: Sequence[Sequence[int]]
     most: int
-    factors: Sequence[float] = (1.5, 2, 2.5, 3)
+    factors: Sequence[float] = (2, 1.5, 2.5, 3)
     powers: Sequence[float] = (1 / 3, 0.2, 0.5)
     memories: Sequence[Sequence[int]] = ((2, 3), (1, 2), (0, 1))
 
@@ -83,19 +82,15 @@ def places_of(
 ) -> Places:
     """Which levels of a candidate run when: its lowest always; None if the budget does not suit.
 
-    Of steps that look ahead, levels run where those end on the path, at the state ahead. If the
-    budget pays for the top level at all of them, the lower ones say how to get there instead.
+    Of steps that look ahead, levels run where those end on the path, at the state ahead.
     """
     own, count = pick_levels(ladder, candidate.levels), candidate.steps
     costs, steps = known_costs(own), search.grids[candidate.grid](count)
     ahead = goes_ahead(steps)
-    everywhere = np.zeros((len(ahead), len(costs)), bool)
-    everywhere[~ahead, -1], everywhere[ahead, :-1] = True, True
-    everywhere[0] = True
-    if everywhere.sum(axis=0) @ costs <= 1.001 * budget:
-        return everywhere if len(costs) == 1 or ahead.any() else None
+    if len(costs) == 1:
+        return ~ahead[:, None] if count * costs[0] <= 1.001 * budget else None
     least = count * costs[0] + sum(costs[1:])
-    if len(costs) == 1 or not least < budget < 0.95 * count * sum(costs):
+    if not least < budget < 0.95 * count * sum(costs):
         return None
     values = density.values[:, np.array(candidate.levels) - 1].copy()
     values[:, 0] = np.inf
@@ -107,33 +102,38 @@ def places_of(
 def starts_of(
     ladder: Ladder, search: Search, budget: float, levels: Sequence[int]
 ) -> Iterator[Candidate]:
-    """Every grid with every number of steps; where they look ahead, also all levels at each."""
-    paid = budget / known_costs(ladder)[-1]
-    every = int(budget / sum(known_costs(pick_levels(ladder, levels))))
-    for grid, make in search.grids.items():
-        counts = [min(round(factor * paid), search.most) for factor in search.factors]
-        if 3 <= every <= search.most and goes_ahead(make(every)).any():
-            counts.append(every)
+    """Every grid with every number of steps."""
+    costs = known_costs(pick_levels(ladder, levels))
+    paid, begun = budget / costs[-1], (search.powers[0], tuple(search.memories[0]))
+    counts = [filled_steps(costs, budget, min(round(factor * paid), search.most))
+              for factor in search.factors]  # fmt: skip
+    for grid in search.grids:
         for count in counts:
             if count > 0:
-                yield Candidate(tuple(levels), grid, count, search.powers[0],
-                                tuple(search.memories[0]))  # fmt: skip
+                yield Candidate(tuple(levels), grid, count, *begun)
+
+
+def filled_steps(costs: Sequence[float], budget: float, count: int) -> int:
+    """So many steps, or up to 15 % fewer if these leave another run of the top paid for."""
+    runs = np.floor((budget - count * costs[0]) / costs[-1]) + 1
+    fewer = int((budget - runs * costs[-1]) / costs[0])
+    return fewer if fewer >= 0.85 * count else count
 
 
 def changes_of(search: Search) -> Iterator[list[dict[str, object]]]:
     """What is changed in the best so far, one thing after the other."""
     yield [{"power": power} for power in search.powers[1:]]
     yield [{"memory": tuple(memory)} for memory in search.memories[1:]]
+    yield [{"grid": grid} for grid in search.grids]
     yield [{"paired": True}]
 
 
 def alone_of(ladder: Ladder, search: Search, budget: float) -> Iterator[Candidate]:
-    """The top level at as many steps as the budget pays, remembering two outputs or three."""
+    """The top level on every grid, at as many steps as are paid for, three outputs remembered."""
     count = int(1.001 * budget / known_costs(ladder)[-1])
     for grid in search.grids:
         if 3 <= count <= search.most:
-            for kept in (2, 3):
-                yield Candidate((len(ladder),), grid, count, 0.0, (0, kept))
+            yield Candidate((len(ladder),), grid, count, 0.0, (0, 3))
 
 
 def too_small(budget: float) -> ValueError:

@@ -1,9 +1,9 @@
 """The choice of a fitted plan: which levels, how many steps, which grid, where each level runs.
 
 The samples of the pilot batch are cut into folds. In the search a candidate is fitted on all folds
-but the last and judged on all of them. First every grid is tried with every number of steps; then
-other levels with every number, other places, other memories, each time going on from the best so
-far; and the top level alone with fitted weights, on each of the grids.
+but the last and judged on all of them. First every grid is tried; then every number of steps with
+all levels, other places, other memories, the grids again, each time going on from the best so far;
+and the top level alone with fitted weights, on each of the grids.
 
 At the end the best and the top level alone are cross-validated, each fold judged by a fit on the
 others, and the best is chosen only if it is better by more than one standard error of the
@@ -41,7 +41,7 @@ from mlem_jax.fitting.fine import Fine, along, states_on
 from mlem_jax.fitting.fit import Fit, fit_plan
 from mlem_jax.fitting.places import Density
 from mlem_jax.ladder import Ladder, known_costs, pick_levels
-from mlem_jax.noise import BrownianPath, store_path
+from mlem_jax.noise import BrownianPath, coarsen, store_path
 from mlem_jax.plans.memory import beside_next
 from mlem_jax.plans.price import price
 from mlem_jax.problem import Problem, batch_size, take
@@ -94,7 +94,7 @@ def choose_plan(
     Args:
         ladder: the levels, with their costs.
         problem: the pilot batch, in no particular order: starts, conditions, and a path over the
-            fine steps, or None for an ODE.
+            fine steps, or None for an ODE. The path is drawn once, and kept in memory.
         fine: its solution by the top level, from `fine_solution`, at the points of `tables_of`.
         density: where the levels count, from a pilot run.
         search: what is tried.
@@ -116,7 +116,9 @@ def choose_plan(
     check_search(ladder, search, budget)
     count = batch_size(problem)
     parts = _folds(folds, count)
-    prepared = lru_cache(maxsize=1)(partial(_prepared, problem, fine, search))
+    noise = problem.noise
+    drawn = store_path(noise, problem.x) if isinstance(noise, BrownianPath) else None
+    prepared = lru_cache(maxsize=1)(partial(_prepared, problem, fine, drawn, search))
     errors: dict[Candidate, float] = {}
     kept = {} if cache is None else cache
 
@@ -146,7 +148,8 @@ def choose_plan(
 
     finalists = [_best_with_levels(ladder, search, budget, judge)]
     if alone := list(alone_of(ladder, search, budget)):
-        finalists.append(min(alone, key=judge))
+        best = min(alone, key=judge)
+        finalists.append(min(best, best._replace(memory=(0, 2)), key=judge))
     crossed = {each: cross(each) for each in finalists if np.isfinite(judge(each))}
     if not crossed:
         raise too_small(budget)
@@ -161,13 +164,14 @@ def _best_with_levels(
     ladder: Ladder, search: Search, budget: float, judge: Callable[[Candidate], float]
 ) -> Candidate:
     """The best candidate of two levels or more, found greedily."""
-    starts = list(starts_of(ladder, search, budget, search.levels[0]))
+    starts = [each for levels in search.levels
+              for each in starts_of(ladder, search, budget, levels)]  # fmt: skip
     if not starts:
         raise too_small(budget)
-    best = min(starts, key=judge)
-    others = [each for levels in search.levels[1:]
-              for each in starts_of(ladder, search, budget, levels)
-              if each.grid == best.grid or not np.isfinite(judge(best))]  # fmt: skip
+    first = starts[0]
+    grids = [first._replace(grid=grid) for grid in search.grids]
+    best = min(grids, key=judge)
+    others = [each for each in starts if each.grid == best.grid or not np.isfinite(judge(best))]
     best = min([best, *others], key=judge)
     for changed in changes_of(search):
         best = min([best, *(best._replace(**change) for change in changed)], key=judge)
@@ -197,13 +201,13 @@ def _folds(folds: int, count: int) -> list[np.ndarray]:
 
 
 def _prepared(
-    problem: Problem, fine: Fine, search: Search, grid: str, count: int
+    problem: Problem, fine: Fine, drawn: State | None, search: Search, grid: str, count: int
 ) -> tuple[Steps, Problem, State]:
     """Steps, the problem with its noise drawn, and the fine solution: what many fits share."""
     steps = search.grids[grid](count)
     own = along(problem, fine.steps, steps)
     if isinstance(own.noise, BrownianPath):
-        own = own._replace(noise=store_path(own.noise, own.x))
+        own = own._replace(noise=coarsen(own.noise, drawn))
     return steps, own, states_on(fine, steps, own)
 
 

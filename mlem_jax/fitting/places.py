@@ -6,21 +6,18 @@ measures on one grid and which is read off on any other. Level k runs at the mid
 shares of a density that goes like a power of it, 1/3 being the best for even draws (`draws`).
 """
 
-from functools import partial
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
 from mlem_jax.checks import as_float
 from mlem_jax.diagnosis.pilot import Sensitivities
-from mlem_jax.draws import spread_openings
-from mlem_jax.gates.scale import least_scale
 from mlem_jax.ladder import Ladder, known_costs
 from mlem_jax.steps import Steps
-from mlem_jax.types import Openings, PerLevel, Probabilities, Scalar
+
+_LOWEST, _HIGHEST = -60.0, 60.0
+"""Logarithms between which the scale of a density lies, from no run to all."""
 
 
 class Density(NamedTuple):
@@ -60,49 +57,49 @@ def sensitivities_on(density: Density, steps: Steps) -> Sensitivities:
 def place_levels(
     ladder: Ladder, sensitivities: Sensitivities, budget: float, *, power: float
 ) -> Bool[np.ndarray, "steps levels"]:
-    """Which levels run when: at midpoints of equal shares of (v / c)^power, all at the first step.
+    """Which levels run when: at midpoints of equal shares of (v / c)^power.
 
     A level runs where its own difference opens; unlike an unbiased estimate, a fit does not ask
-    for the level below beside it. At the first step every level runs, so that all is known from
-    there.
+    for the level below beside it. At the first step the cheapest runs, as something has to be
+    known, and no other that does not always run: a start of pure noise tells large networks no more
+    than small ones. Where the budget does not pay for one more run of a level, the cheaper ones get
+    the rest.
 
     Args:
         ladder: the levels, with their costs.
         sensitivities: v of each step, +inf for levels that always run there, 0 where none may.
-        budget: in the unit of the costs; the plan costs as much to within an evaluation per level.
+        budget: in the unit of the costs; the plan costs that at most.
         power: of v / c; 0 spreads evenly.
 
     Raises:
         ValueError: if the budget does not pay for what always runs, or pays for every level at
             every step.
     """
-    costs = jnp.asarray(known_costs(ladder), sensitivities.dtype)
-    least, most, opened = _opened(sensitivities, costs, float(budget), float(power))
-    if not float(least) < budget <= float(most):
+    costs, table = np.asarray(known_costs(ladder)), np.asarray(sensitivities, np.float64)
+    always, never = np.isinf(table), table == 0
+    rates = np.where(always | never, 0.0, np.where(always | never, 1.0, table / costs) ** power)
+    rates[0] = 0.0
+
+    def opened(scales: Float[np.ndarray, " levels"]) -> Bool[np.ndarray, "steps levels"]:
+        count = np.floor(np.cumsum(np.minimum(scales * rates, 1.0), axis=0) + 0.5)
+        ran = always | (np.diff(count, axis=0, prepend=0.0) > 0)
+        ran[0, 0] = True
+        return ran
+
+    def cost(scales: Float[np.ndarray, " levels"]) -> float:
+        return float(opened(scales).sum(axis=0) @ costs)
+
+    scales = np.zeros(len(costs))
+    least, most = cost(scales), cost(np.full(len(costs), np.exp(_HIGHEST)))
+    if not least < budget <= most:
         raise ValueError(f"expected a budget above {least:g}, what always runs, to {most:g}, "
                          f"every level at every step, got {budget:g}")  # fmt: skip
-    ran = np.array(opened)
-    ran[0] = True
-    return ran
-
-
-@partial(jax.jit, static_argnums=3)
-def _opened(
-    sensitivities: Sensitivities, costs: PerLevel, budget: Scalar | float, power: float
-) -> tuple[Scalar, Scalar, Openings]:
-    """The least and the most that a budget may be, and what runs under this one."""
-    always = jnp.isinf(sensitivities)
-    worth = jnp.where(always, 1.0, sensitivities / costs[None, :]) ** power
-    rates = jnp.where(always, jnp.inf, jnp.where(sensitivities == 0, 0.0, worth))
-
-    def chances(scale: Scalar) -> Probabilities:
-        return jnp.where(always, 1.0, jnp.clip(scale * rates, 1e-12, 1.0))
-
-    def cost(scale: Scalar) -> Scalar:
-        p = chances(scale)
-        return (p.sum(axis=0) + 1 - p[0]) @ costs
-
-    scale = least_scale(lambda scale: cost(scale) >= budget)
-    least, most = (cost(jnp.exp(jnp.asarray(end))) for end in (-60.0, 60.0))
-    logits = jax.scipy.special.logit(chances(scale))
-    return least, most, spread_openings(jnp.full(len(costs), 0.5, logits.dtype), logits)
+    for free in range(len(costs), 0, -1):  # All levels, then all but the top one, and so on.
+        low, high = _LOWEST, _HIGHEST
+        for _ in range(60):
+            tried = np.append(np.full(free, np.exp((low + high) / 2)), scales[free:])
+            if cost(tried) <= budget * (1 + 1e-9):
+                low, scales = (low + high) / 2, tried
+            else:
+                high = (low + high) / 2
+    return opened(scales)

@@ -61,9 +61,9 @@ def least_squares(
 ) -> tuple[Float[np.ndarray, " known"], Float[np.ndarray, " 2"]]:
     """c = base + argmin_d |target - base . v - d . v|^2 + ridge max_j |v_j|^2 |d|^2.
 
-    Values that are not known have no coefficient. Also the mean squares left with base and with c.
-    Of values that are not finite c = base and what is left is NaN: a level that explodes is seen in
-    the error at the end, and stops no search.
+    Values that are not known have no coefficient; where none is, the estimate is 0. Also the mean
+    squares left with base and with c. Of values that are not finite c = base and what is left is
+    NaN: a level that explodes is seen in the error at the end, and stops no search.
     """
     chosen = np.flatnonzero(known)
     gram, entries = np.zeros((len(chosen) + 1,) * 2), 0
@@ -92,7 +92,7 @@ def _blocks(
         size = max(1, _ROWS // max(1, goal[0].size))
         for start in range(0, seen, size):
             part = slice(start, min(start + size, seen))
-            columns = each[chosen, part].astype(np.float64).reshape(len(chosen), -1).T
+            columns = each[chosen, part].astype(np.float64).reshape(len(chosen), goal[part].size).T
             yield columns, goal[part].astype(np.float64).ravel()
 
 

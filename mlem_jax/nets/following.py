@@ -7,6 +7,11 @@ D(x_t, t) = E[x_0 | x_t], the difference is an innovation: D is a martingale of 
 process, so that the exact D moves by what the path newly tells, and by nothing that was known
 before. An error of a cheap network that stays as it is along the path costs nothing then.
 
+Not all of an error stays. What a small network gets wrong at x_t goes with what it got wrong at x_s
+the less, the further apart the two are, and a plan's weights allow for that: a fit takes of the
+remembered error D_s - D*_s the share that is worth most. So is the loss: of an error at s the share
+exp(-fading l) is expected at t, with l the change of the log-SNR from s to t.
+
 A piece of a path is a pair (x_t, x_s), t < s, of the forward process, whose joint law is that of
 the reverse-time SDE. One answer of the expensive network may cost more than a step of a cheap one
 on it, so answers are asked for once and kept.
@@ -19,8 +24,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mlem_jax.nets.denoise import Images, Network
-from mlem_jax.process import Prediction, Process, convert, perturb, predict_data
+from mlem_jax.process import Prediction, Process, convert, log_snr, perturb, predict_data
 from mlem_jax.types import Params
+
+FADING = 0.7
+"""Per unit of the log-SNR, of the errors of small networks; on pictures of Earth 0.3 to 1."""
 
 Pairs = Float[Array, "batch 2 height width channels"]
 """Images at the two ends of a piece of a path, the cleaner first."""
@@ -69,11 +77,13 @@ def following_loss(
     answers: Answers,
     *,
     plain: float = 0.1,
+    fading: float = FADING,
 ) -> Float[Array, " batch"]:
-    """(1 - plain) |(D_t - D*_t) - (D_s - D*_s)|^2 / sigma_s^2 + plain mean |D - D*|^2 / sigma^2.
+    """(1 - plain) |e_t - a e_s|^2 / sigma_s^2 + plain mean |e|^2 / sigma^2,  e = D - D*.
 
     D is the data that the network predicts, D* what the answers say it is; squares are means over
-    the image. In units of sigma, errors of the data are errors of v.
+    the image. In units of sigma, errors of the data are errors of v. Between the ends the log-SNR
+    changes by l, and a = exp(-fading l).
 
     Args:
         process: of the answers.
@@ -83,10 +93,12 @@ def following_loss(
         answers: of the one that is followed, a batch of pairs.
         plain: weight of the second term, in which nothing is remembered: it keeps what the network
             says by itself near what the other says.
+        fading: by how much the part of an error that stays along a path is less after a unit of the
+            log-SNR; 0 if all of it is to stay.
     """
     sigma = process.sigma(answers.t[..., None, None, None])
     errors = _errors(process, prediction, network, params, answers)
-    moved = (errors[:, 0] - errors[:, 1]) / sigma[:, 1]
+    moved = _moved(process, answers, errors, fading) / sigma[:, 1]
     return (1 - plain) * _mean_square(moved) + plain * _mean_square(errors / sigma)
 
 
@@ -100,15 +112,31 @@ def innovations(
 
 
 def recovered(
-    process: Process, prediction: Prediction, network: Network, params: Params, answers: Answers
+    process: Process,
+    prediction: Prediction,
+    network: Network,
+    params: Params,
+    answers: Answers,
+    *,
+    fading: float = FADING,
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
-    """|innovation - innovation*|^2 and |innovation*|^2, of a network and of the answers.
+    """|e_t - a e_s|^2 and |innovation*|^2, of a network and of the answers, as `following_loss`.
 
-    One less the ratio of their means is the share of the innovations that the network recovers.
+    One less the ratio of their means is the share of the innovations that the network recovers, if
+    the answer at s is remembered.
     """
     errors = _errors(process, prediction, network, params, answers)
     wanted = innovations(process, prediction, answers)
-    return _mean_square(errors[:, 0] - errors[:, 1]), _mean_square(wanted)
+    return _mean_square(_moved(process, answers, errors, fading)), _mean_square(wanted)
+
+
+def _moved(
+    process: Process, answers: Answers, errors: Pairs, fading: float
+) -> Float[Array, "batch height width channels"]:
+    """e_t - exp(-fading l) e_s."""
+    change = log_snr(process, answers.t)
+    stays = jnp.exp(-fading * (change[:, 0] - change[:, 1]))
+    return errors[:, 0] - stays[:, None, None, None] * errors[:, 1]
 
 
 def _errors(
