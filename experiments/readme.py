@@ -17,13 +17,14 @@ from experiments.common.rival_tables import (
     gates,
     lines,
     result_of,
+    short,
 )
 from experiments.micro import tables as micro_tables
+from experiments.ours import fitted_tables
 from experiments.peers import tables as peer_tables
 
 ROOT = RESULTS.parent
 PAGES = (ROOT / "README.md", ROOT / "results" / "README.md")
-KINDS = {"mean": "mean over pictures", "median": "median picture"}
 
 
 def main() -> None:
@@ -76,71 +77,6 @@ def quickstart() -> str:
     )
 
 
-def plans() -> str:
-    """Of each budget the fitted plan: what the best single network pays for its mean error."""
-    result = result_of("fitted")
-    budgets = [f"{budget:g}" for budget in result["settings"]["budgets"]]
-    rows = []
-    for sampler, (best, plain, *rest) in result["summary"].items():
-        named = {PROCESSES[sampler]: best}
-        if plain["plans"] != best["plans"]:
-            named[f"{PROCESSES[sampler]}, over one that does not look ahead"] = plain
-            named[f"{PROCESSES[sampler]}, where neither does"] = rest[-1]
-        for name, own in named.items():
-            told = [short(each["mean"]) for each in own["plans"]]
-            rows.append([name, *told, *["-"] * (len(budgets) - len(told))])
-    return lines(["budget", *budgets], rows)
-
-
-def rivals() -> str:
-    """Of each rival the median over budgets."""
-    result = result_of("fitted")
-    summary = result["summary"]
-    header = ["rival", *(f"{PROCESSES[sampler]}, {kind}" for sampler in summary
-                         for kind in KINDS.values())]  # fmt: skip
-    rows = []
-    for own in zip(*summary.values(), strict=True):
-        told = [line[kind] for line in own for kind in KINDS]
-        if any(told):
-            rows.append([own[0]["rival"], *("-" if one is None else one["told"] for one in told)])
-    return lines(header, rows)
-
-
-def errors() -> str:
-    """Of each budget the least error of every kind of run, as `cost: mse`."""
-    result = result_of("fitted")
-    kinds: dict[str, Callable[[Result], bool]] = {
-        "one network": lambda row: row["family"] == "single" and row["weights"] != "fitted",
-        "one network, fitted": fitted_alone,
-        "the same, look-ahead": lambda row: fitted_alone(row, ahead=True),
-        "ML-EM of the paper": lambda row: row["family"] == "paper",
-        "ML-EM, not fitted": lambda row: (row["family"] == "multilevel"
-                                          and row["weights"] != "fitted"),
-        "ML-EM, fitted": lambda row: (row["family"] == "multilevel" and row["weights"] == "fitted"
-                                      and row["order"] != "look-ahead"
-                                      and len(row["levels"]) > 1),
-        "chosen plan": lambda row: row["chosen"],
-    }  # fmt: skip
-    rows = []
-    for sampler in result["summary"]:
-        own = [row for row in result["rows"] if row["sampler"] == sampler]
-        for budget in result["settings"]["budgets"]:
-            near = [row for row in own if budget in map(row["parameters"].get, ("budget", "steps"))]
-            told = [f"{PROCESSES[sampler]}, {budget:g}"]
-            for chosen in kinds.values():
-                best = min(filter(chosen, near), key=lambda row: row["mse"], default=None)
-                told.append("-" if best is None else f"{best['cost']:.1f}: {brief(best['mse'])}")
-            if near:
-                rows.append(told)
-    return lines(["sampler, budget", *kinds], rows)
-
-
-def fitted_alone(row: Result, *, ahead: bool = False) -> bool:
-    """Whether a row is of one network with fitted weights, and looks ahead or does not."""
-    of_one = row["family"] == "single" and row["weights"] == "fitted"
-    return of_one and (row["order"] == "look-ahead") == ahead
-
-
 def diagnosis() -> str:
     """What is predicted of the ladder, what is measured, and what the top level pays for that."""
     rows = []
@@ -169,9 +105,9 @@ def when() -> str:
     papers = "[Earth](results/README.md#the-papers-gates)"
     rows = [
         ["error of 8 steps of one network, over that of 8 steps with fitted weights",
-         *less_error(8.0), earth],
+         *fitted_tables.less_error(8.0, "top level, fitted"), earth],
         ["the same, with fitted weights and steps that look ahead at the noise",
-         less_error(8.0, ahead=True)[0], "-", earth],
+         *fitted_tables.less_error(8.0, "top level, fitted, look-ahead"), earth],
         ["error of the best of diffusers' and diffrax's solvers and a switch of levels, over that "
          "of a fitted plan, for 8 and 30 evaluations or up to 5 % more",
          *peer_tables.over_fitted(8, 30),
@@ -200,23 +136,6 @@ def told_of(rival: str, fields: Result) -> list[str]:
     ]  # fmt: skip
 
 
-def less_error(count: float, *, ahead: bool = False) -> list[str]:
-    """Least error of one network at so many steps over that with fitted weights, per sampler."""
-    rows, found = result_of("fitted")["rows"], []
-    for sampler in PROCESSES:
-        own = [row for row in rows if row["family"] == "single"
-               and (row["sampler"], row["cost"]) == (sampler, count)]  # fmt: skip
-        plain = min(row["mse"] for row in own if row["weights"] != "fitted")
-        fitted = min((row["mse"] for row in own if fitted_alone(row, ahead=ahead)), default=None)
-        found.append("-" if fitted is None else f"{plain / fitted:.1f}")
-    return found
-
-
-def short(told: Result | None) -> str:
-    """A ratio without the number of runs that it rests on."""
-    return "-" if told is None else told["told"].rpartition(", ")[0]
-
-
 TABLES: dict[str, Callable[[], str]] = {
     "quickstart": quickstart,
     "accelerator": micro_tables.accelerator,
@@ -224,9 +143,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "rounds": micro_tables.rounds,
     "faults": micro_tables.faults,
     "diagnosis": diagnosis,
-    "fitted plans": plans,
-    "fitted rivals": rivals,
-    "fitted errors": errors,
+    "fitted plans": fitted_tables.plans,
+    "fitted rivals": fitted_tables.rivals,
+    "fitted errors": fitted_tables.errors,
     "when": when,
     "gates": gates,
     "gates on faces": partial(gates, "celeba64/"),

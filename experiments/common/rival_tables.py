@@ -27,6 +27,11 @@ def brief(error: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
+def short(told: Result | None) -> str:
+    """A ratio without the number of runs that it rests on."""
+    return "-" if told is None else told["told"].rpartition(", ")[0]
+
+
 def gates(folder: str = "") -> str:
     """Of all gates and draws of a ladder: cost and error, and what others pay for the errors."""
     result = result_of(f"{folder}error_against_cost")

@@ -32,7 +32,8 @@ from experiments.common.samplers import SAMPLERS, reference_grid
 from experiments.fit import Errors, keep, told
 from experiments.ladders.shipped import SHIPPED, Trained, load
 from experiments.ours import fitted_rivals as rivals
-from experiments.ours.fitted_figure import draw_fitted, summarise_fitted, table_of
+from experiments.ours.fitted_figure import draw_fitted, table_of
+from experiments.ours.fitted_rows import summarise_fitted
 from experiments.peers import solvers
 from experiments.peers.methods import rows_of
 from experiments.peers.solvers import Peer
