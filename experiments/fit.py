@@ -41,7 +41,7 @@ class Settings:
     images: int = 96
     """Pictures of the pilot batch; in the search two thirds are fitted and all judge."""
     reference_steps: int = 400
-    """Steps of the fine solution, by the top level, before those at both ends are cut."""
+    """Steps even in time of the fine solution, which cuts those at both ends finer."""
     seed: int = 0
     """Of the starts and the Brownian paths of the pilot batch."""
     runs: Path = Path("runs/fit")
@@ -60,13 +60,14 @@ def main(settings: Settings) -> None:
 
 def fit(trained: Trained, given: Settings, **tried: Any) -> None:
     """As `main`, of a ladder; what `Search` tries may be given."""
-    console, cache = Console(width=110), Errors(given.runs / f"{content(trained, given)}.json")
+    fine = reference_grid(given.reference_steps)
+    errors = given.runs / f"{content(trained, fine, given)}.json"
+    console, cache = Console(width=110), Errors(errors)
 
     def tell(candidate: Candidate, error: float) -> None:
         console.print(f"{told(candidate):<70} mse {error:.2e}")
 
     with console.status("the fine solution of the pilot batch"):
-        fine = reference_grid(given.reference_steps)
         search = search_of(given.sampler, fine, len(trained.ladder), **tried)
         pilot = make_pilot(given.sampler, trained, search, [given.budget], fine,
                            images=given.images, seed=given.seed)  # fmt: skip
@@ -100,10 +101,10 @@ class Errors(dict[str, float]):
         runs.write_whole(self.file, sums.dumps(self, indent=1) + "\n")
 
 
-def content(trained: Trained, given: Any) -> str:
-    """A name for all that the errors depend on: networks, costs, settings."""
+def content(trained: Trained, fine: Grid, given: Any) -> str:
+    """A name for all that the errors depend on: networks, costs, fine grid, settings."""
     digest = hashlib.sha256(json.dumps(runs.recorded(given, ("ladder",))).encode())
-    for leaf in jax.tree.leaves((trained.ladder.params, trained.ladder.costs)):
+    for leaf in jax.tree.leaves((trained.ladder.params, trained.ladder.costs, fine)):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()[:16]
 

@@ -6,10 +6,10 @@ are driven by the same path: a coarse step sums the fine increments it covers,
 
     xi[n] = sum_{l in step n} sqrt(duration[l]) xi_fine[l] / sqrt(sum_{l in step n} duration[l]) .
 
-The increments are drawn again where they are needed and never stored. Durations are read off the
-clock that each table of steps keeps. Steps that look ahead take a weighted sum of the same ones: in
-the mean over a fine increment their weight omega(u), so that the two rows of a step share the noise
-of the whole step, to the last bit of rounding.
+The increments are drawn again where they are needed, and stored only by `store_path`. Durations are
+read off the clock that each table of steps keeps. Steps that look ahead take a weighted sum of the
+same ones: in the mean over a fine increment their weight omega(u), so that the two rows of a step
+share the noise of the whole step, to the last bit of rounding.
 """
 
 import math
@@ -174,9 +174,10 @@ def coarsen(path: BrownianPath, drawn: State) -> State:
 
     def of_leaf(leaf: Array) -> Array:
         own = np.asarray(leaf)
-        rows = [np.tensordot(share[: end - begin].astype(own.dtype), own[begin:end], 1)
-                for begin, end, share in windows]  # fmt: skip
-        return jnp.asarray(np.stack(rows))
+        rows = np.empty((len(windows), *own.shape[1:]), own.dtype)
+        for row, (begin, end, share) in zip(rows, windows, strict=True):
+            row[...] = np.tensordot(share[: end - begin].astype(own.dtype), own[begin:end], 1)
+        return jnp.asarray(rows)
 
     return jax.tree.map(of_leaf, drawn)
 

@@ -35,7 +35,7 @@ def test_the_examples_run_one_after_the_other(tmp_path):
     _, held, fitted, judged, learned, *_ = python_in(OWN)
     held += "\nsamples = mlem.solve(ladder, problem, steps, plan)\n"
     held += "\nassert jnp.isfinite(samples).all() and plan.memory.read.shape == (200, 5)\n"
-    fitted += "\nassert fitted.shape == x.shape and choice.cost <= budget + 40\n"
+    fitted += "\nassert fitted.shape == x.shape and choice.cost <= budget\n"
     judged += "\nassert len(kept) == len(diagnosis.advice.kept)\n"
     learned += "\nassert state.step == 3 and best.error == best.errors.min() > 0\n"
     command = [sys.executable, "-c", first + held + fitted + judged + learned]

@@ -92,6 +92,9 @@ def kept_noise(benchmark: Benchmark) -> NoiseAlong:
     drawn = cache(partial(noise_of, benchmark, benchmark.fine))
 
     def noise_along(own: Benchmark, times: Grid, order: Order) -> jax.Array | None:
+        if own is not benchmark:
+            raise ValueError("expected the benchmark that the noise was drawn for, got another; "
+                             "make kept_noise of it")  # fmt: skip
         path = path_of(SAMPLERS[own.sampler], own.key, own.fine, times, own.samples, order)
         return None if path is None else coarsen(path, drawn())
 

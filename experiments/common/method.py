@@ -21,7 +21,7 @@ class Method(NamedTuple):
         family: `top level` or `level` for one network at every step, `switch`, or `ML-EM`; of the
             solvers of other projects their names.
         levels: of the ladder that it uses, 1 the cheapest.
-        grid: kind of time grid, `uniform`, `log-SNR` or `stretched log-SNR`.
+        grid: kind of time grid, `uniform`, `log-SNR` or `stretched log-SNR`, or a reference's.
         order: of the step table, 1 (Euler-Maruyama), 2 (DPM-Solver++ 2M) or `look-ahead`.
         gates: `inverse cost`, `theory`, `pilot`, `learned`; empty where nothing is drawn.
         draw: `independent`, `systematic`, `midpoint`; empty where nothing is drawn.

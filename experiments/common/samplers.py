@@ -65,6 +65,10 @@ def fine_grid(count: int) -> Grid:
     return grids.uniform_grid(PROCESS.end, 0.0, count)
 
 
+REFERENCE = "even, cut"
+"""What `reference_grid` is called in results."""
+
+
 def reference_grid(count: int) -> Grid:
     """`fine_grid`, each step cut evenly in the log-SNR into pieces of 20 / count at most.
 

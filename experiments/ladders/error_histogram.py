@@ -49,7 +49,7 @@ class Settings:
     chunk: int = 16
     """Pictures drawn at a time."""
     reference_steps: int = 250
-    """Steps of the top level's fine solution."""
+    """Steps even in time of the top level's fine solution, which cuts those at both ends finer."""
     alone: tuple[int, ...] = (15, 30, 50)
     """Steps of the top level alone."""
     base_steps: tuple[int, ...] = (30, 50)

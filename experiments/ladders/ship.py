@@ -176,7 +176,7 @@ def written_card(card: dict[str, Any]) -> str:
         f"{card['held_out_pictures']} held out. Licence of the pictures: {card['licence']}. "
         "The networks are under the licence of this repository.",
         "",
-        "Process: cosine (Nichol & Dhariwal); each network trained with Muon on the mean squared "
+        "Process: cosine (Nichol & Dhariwal); each network trained on the mean squared "
         "error of what it predicts, or on how its movement along paths differs from that of the "
         "level it follows, and averaged." + SYMMETRIES[card["symmetries"]],
         "",

@@ -22,7 +22,7 @@ from experiments import quickstart
 from experiments.common import machine, runs, tiny
 from experiments.common.benchmark import Benchmark, ends_of
 from experiments.common.kept_plans import read_plan
-from experiments.common.samplers import fine_grid
+from experiments.common.samplers import reference_grid
 from experiments.common.timing import in_turns, paired, told
 from experiments.ladders import train
 from experiments.ladders.recipes import Recipe
@@ -176,7 +176,7 @@ def quickstart_rows(trained: Trained, settings: Settings) -> list[Row]:
     if settings.tiny:
         asked = dataclasses.replace(asked, images=2, reference_steps=24, base_steps=16)
     keys = jax.random.split(jax.random.key(asked.seed), 3)
-    samples, fine = jnp.arange(asked.images), fine_grid(asked.reference_steps)
+    samples, fine = jnp.arange(asked.images), reference_grid(asked.reference_steps)
     x = draw_starts(keys[0], samples, trained.shape)
     benchmark = Benchmark(asked.sampler, x, samples, keys[1], fine, x)
     rows = []

@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ from experiments.peers import solvers
 from experiments.peers.methods import rows_of
 from experiments.peers.solvers import Peer
 from mlem_jax.arrays import read_arrays, write_arrays
-from mlem_jax.fitting import Choice, Search, choose_plan
+from mlem_jax.fitting import Choice, choose_plan
 from mlem_jax.grids import Grid
 
 
@@ -63,7 +63,7 @@ class Settings:
     pilot: int = 96
     """Pictures of the pilot batch; in the search two thirds are fitted and all judge."""
     reference_steps: int = 400
-    """Steps of the fine solutions, by the top level, before those at both ends are cut."""
+    """Steps even in time of the fine solutions, which cut those at both ends finer."""
     gates: Path | None = Path("results/learned_gates")
     """Learned gates of this ladder, for the paper's recipe beside those of its theory."""
     draws: int = 15
@@ -110,27 +110,61 @@ def shrink(settings: Settings, folder: Path) -> Settings:
     )  # fmt: skip
 
 
+class Compared(NamedTuple):
+    """What the rows of one sampler share; what is dear is made when it is first asked for.
+
+    Attributes:
+        name: of the sampler.
+        trained: the ladder.
+        settings: of the comparison.
+        fine: the grid of the fine solutions.
+        judged: the batch that judges, and its noise along any grid.
+        pilot: what is fitted on.
+        choose: `(budget, whether steps may look ahead)`, what is chosen.
+    """
+
+    name: str
+    trained: Trained
+    settings: Settings
+    fine: Grid
+    judged: Callable[[], tuple[Benchmark, NoiseAlong]]
+    pilot: Callable[[], Pilot]
+    choose: Callable[[float, bool], Choice]
+
+
 def compare(name: str, trained: Trained, settings: Settings, console: Console) -> Rows:
     """The rows of one sampler: of each budget the single networks', the paper's and ours."""
-    fine = reference_grid(settings.reference_steps)
-    search = search_of(name, fine, len(trained.ladder), factors=settings.factors)
+    own, log = shared(name, trained, settings, console), settings.runs / f"{name}.jsonl"
+    tasks: dict[str, Callable[[], Rows]] = {}
+    for budget in settings.budgets:
+        tasks[f"single {budget:g}"] = partial(singles, own, round(budget))
+        tasks[f"paper {budget:g}"] = partial(papers, own, budget, None)
+        if settings.gates is not None:
+            tasks[f"paper, learned {budget:g}"] = partial(papers, own, budget, settings.gates)
+        tasks[f"multilevel {budget:g}"] = partial(multilevel, own, budget)
+        tasks[f"no look-ahead {budget:g}"] = partial(without_look_ahead, own, budget)
+    for count in settings.beyond:
+        tasks[f"single {count}"] = partial(singles, own, count)
+    return [row for task, make in tasks.items() for row in once(log, task, make, console)]
+
+
+def shared(name: str, trained: Trained, settings: Settings, console: Console) -> Compared:
+    """What is compared, and on what."""
+    fine, levels = reference_grid(settings.reference_steps), len(trained.ladder)
 
     @cache
-    def judged() -> Benchmark:
+    def judged() -> tuple[Benchmark, NoiseAlong]:
         with console.status(f"{name}: the fine solution of the pictures that judge"):
             samples = settings.first + jnp.arange(settings.images)
             file = settings.runs / f"{name}_reference.npz"
             kept = read_arrays(file, "a reference")["x"] if file.exists() else None
             made = benchmark.make_benchmark(name, trained, fine, samples, settings.seed, kept)
             write_arrays(file, {"x": made.reference})
-            return made
-
-    @cache
-    def drawn() -> NoiseAlong:
-        return benchmark.kept_noise(judged())
+            return made, benchmark.kept_noise(made)
 
     @cache
     def pilot() -> Pilot:
+        search = search_of(name, fine, levels, factors=settings.factors)
         with console.status(f"{name}: the fine solution of the pilot batch"):
             return make_pilot(
                 name, trained, search, (*settings.budgets, *settings.beyond), fine,
@@ -138,52 +172,57 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
                 keep=settings.runs / f"{name}_pilot.npz",
             )  # fmt: skip
 
-    def judge(family: str, made: Iterable[Run | Peer]) -> Rows:
-        own, noise = judged(), drawn()
-        return [judged_row(family, run, trained, own, noise, settings) for run in made]
-
-    def singles(count: int) -> Rows:
-        keep = keep_in(settings) if count in settings.budgets else None
-        fitted = rivals.fitted_alone(name, trained, pilot(), count, fine, keep)
-        return judge("single", (*rivals.alone(name, trained, count, fine),
-                                *rivals.unipc(name, trained, count, fine), *fitted))  # fmt: skip
-
-    def papers(budget: float, gates: Path | None = None) -> Rows:
-        asked = rivals.Asked(gates, settings.draws, jax.random.key(settings.seed + 1))
-        return judge("paper", rivals.papers(name, trained, pilot(), budget, fine, asked))
-
-    def choose(budget: float, search: Search) -> Choice:
+    @cache
+    def choose(budget: float, ahead: bool) -> Choice:
+        search = search_of(name, fine, levels, ahead=ahead, factors=settings.factors)
         errors = Errors(settings.runs / f"{name}_{budget:g}.json")
         choice = choose_plan(trained.ladder, *pilot(), search, budget, cache=errors)
         console.print(f"{name}, {budget:g}: {told(choice.candidate)}")
         return choice
 
-    def multilevel(budget: float) -> Rows:
-        choice = choose(budget, search)
-        if settings.plans is not None:
-            keep(settings.plans / f"{name}_{budget:g}.npz", choice, name, fine, settings)
-        rows = judge("multilevel", [run_of(choice, budget, fine)])
-        return [row | {"chosen": True} for row in rows]
+    return Compared(name, trained, settings, fine, judged, pilot, choose)
 
-    def unaware(budget: float) -> Rows:
-        choice = choose(budget, search_of(name, fine, len(trained.ladder), ahead=False,
-                                          factors=settings.factors))  # fmt: skip
-        found = [run_of(choice, budget, fine)] if SAMPLERS[name].noisy else []
-        drawn = rivals.midpoints(name, trained, pilot(), choice.candidate, budget, fine)
-        return judge("multilevel", [*found, *drawn])
 
-    log, found = settings.runs / f"{name}.jsonl", []
-    for budget in settings.budgets:
-        found += once(log, f"single {budget:g}", partial(singles, round(budget)), console)
-        found += once(log, f"paper {budget:g}", partial(papers, budget), console)
-        if settings.gates is not None:
-            learned = partial(papers, budget, settings.gates)
-            found += once(log, f"paper, learned {budget:g}", learned, console)
-        found += once(log, f"multilevel {budget:g}", partial(multilevel, budget), console)
-        found += once(log, f"no look-ahead {budget:g}", partial(unaware, budget), console)
-    for count in settings.beyond:
-        found += once(log, f"single {count}", partial(singles, count), console)
-    return found
+def judge(own: Compared, family: str, made: Iterable[Run | Peer]) -> Rows:
+    """A row of each plan and solver."""
+    batch, noise_along = own.judged()
+    return [judged_row(family, run, own.trained, batch, noise_along, own.settings) for run in made]
+
+
+def singles(own: Compared, count: int) -> Rows:
+    """One network at so many steps: of both orders, on every grid; UniPC; with fitted weights."""
+    keep = keep_in(own.settings) if count in own.settings.budgets else None
+    return judge(own, "single", (
+        *rivals.alone(own.name, own.trained, count, own.fine),
+        *rivals.unipc(own.name, own.trained, count, own.fine),
+        *rivals.fitted_alone(own.name, own.trained, own.pilot(), count, own.fine, keep),
+    ))  # fmt: skip
+
+
+def papers(own: Compared, budget: float, gates: Path | None) -> Rows:
+    """The paper's recipe, with learned gates or those of its theory."""
+    asked = rivals.Asked(gates, own.settings.draws, jax.random.key(own.settings.seed + 1))
+    made = rivals.papers(own.name, own.trained, own.pilot(), budget, own.fine, asked)
+    return judge(own, "paper", made)
+
+
+def multilevel(own: Compared, budget: float) -> Rows:
+    """The plan that is chosen, and kept if plans are."""
+    choice = own.choose(budget, True)
+    if own.settings.plans is not None:
+        file = own.settings.plans / f"{own.name}_{budget:g}.npz"
+        keep(file, choice, own.name, own.fine, own.settings)
+    rows = judge(own, "multilevel", [run_of(choice, budget, own.fine)])
+    return [row | {"chosen": True} for row in rows]
+
+
+def without_look_ahead(own: Compared, budget: float) -> Rows:
+    """What is chosen among plans that do not look ahead, and midpoint draws with its levels."""
+    noisy = SAMPLERS[own.name].noisy
+    choice = own.choose(budget, not noisy)  # The ODE has nothing to look ahead at.
+    found = [run_of(choice, budget, own.fine)] if noisy else []
+    drawn = rivals.midpoints(own.name, own.trained, own.pilot(), choice.candidate, budget, own.fine)
+    return judge(own, "multilevel", [*found, *drawn])
 
 
 def keep_in(settings: Settings) -> rivals.Keep | None:

@@ -20,7 +20,7 @@ from mlem_jax import Steps, draws, fit_budget, gates, pick_levels, plans
 from mlem_jax.evaluate import Batch, best_of
 from mlem_jax.fitting import Candidate, along, fit_plan, part_of, sensitivities_on, states_on
 from mlem_jax.grids import Grid
-from mlem_jax.noise import BrownianPath, coarsen, store_path
+from mlem_jax.noise import store_path
 from mlem_jax.problem import batch_size
 from mlem_jax.steps import goes_ahead
 from mlem_jax.types import Key
@@ -61,9 +61,7 @@ def fitted_alone(
     for kind in kinds_of(name):
         times, order = grid_of(kind, fine, count)
         steps = SAMPLERS[name].table(times, order)
-        problem = along(pilot.problem, pilot.fine.steps, steps)
-        if isinstance(problem.noise, BrownianPath):
-            problem = problem._replace(noise=coarsen(problem.noise, drawn))
+        problem = along(pilot.problem, pilot.fine.steps, steps, drawn)
         goal, runs = states_on(pilot.fine, steps, problem), ~goes_ahead(steps)[:, None]
         fit = fit_plan(own, problem, steps, runs, goal, memory=(3,))
         grid, error = kind.partition(",")[0], float(fit.error)

@@ -11,37 +11,37 @@ from mlem_jax.frontier import Points, middle, ratio
 Mean = Callable[[np.ndarray], np.floating]
 
 
-def alone(row: dict[str, Any]) -> bool:
+def is_alone(row: dict[str, Any]) -> bool:
     """Whether a row is of the top level at every step, of ours."""
     return row["family"] == "single" and row["method"].startswith("top level")
 
 
-def of_levels(row: dict[str, Any]) -> bool:
-    """Whether it is of levels together, and not of the paper's recipe."""
+def searched(row: dict[str, Any]) -> bool:
+    """Whether our search found it, or it is drawn with what that found; perhaps one network."""
     return row["family"] == "multilevel"
 
 
-def fitted(row: dict[str, Any]) -> bool:
-    """Whether its weights are."""
+def is_fitted(row: dict[str, Any]) -> bool:
+    """Whether its weights are fitted."""
     return row["weights"] == "fitted"
 
 
 def looks_ahead(row: dict[str, Any]) -> bool:
-    """Whether its steps do."""
+    """Whether its steps look ahead."""
     return row["order"] == "look-ahead"
 
 
 CURVES: dict[str, Callable[[dict[str, Any]], bool]] = {
-    "Euler-Maruyama": lambda row: alone(row) and row["order"] == 1 and row["weights"] == "",
-    "DPM-Solver++ 2M": lambda row: alone(row) and row["order"] == 2 and row["weights"] == "",
+    "Euler-Maruyama": lambda row: is_alone(row) and row["order"] == 1 and row["weights"] == "",
+    "DPM-Solver++ 2M": lambda row: is_alone(row) and row["order"] == 2 and row["weights"] == "",
     "UniPC": lambda row: row["method"].startswith("UniPC"),
-    "top level, fitted": lambda row: alone(row) and fitted(row) and not looks_ahead(row),
-    "top level, fitted, look-ahead": lambda row: alone(row) and looks_ahead(row),
+    "top level, fitted": lambda row: is_alone(row) and is_fitted(row) and not looks_ahead(row),
+    "top level, fitted, look-ahead": lambda row: is_alone(row) and looks_ahead(row),
     "the paper's ML-EM, best of 15": lambda row: row["family"] == "paper",
-    "ML-EM, midpoints": lambda row: of_levels(row) and row["weights"] == "impulse",
-    "ML-EM, trapezoid": lambda row: of_levels(row) and row["weights"] == "trapezoid",
+    "ML-EM, midpoints": lambda row: searched(row) and row["weights"] == "impulse",
+    "ML-EM, trapezoid": lambda row: searched(row) and row["weights"] == "trapezoid",
     "ML-EM, fitted, without look-ahead": lambda row: (
-        of_levels(row) and fitted(row) and not looks_ahead(row) and not row["chosen"]
+        searched(row) and is_fitted(row) and not looks_ahead(row) and not row["chosen"]
         and len(row["levels"]) > 1
     ),
     "chosen plan": lambda row: row["chosen"],
@@ -68,7 +68,7 @@ def summarise_fitted(rows: Rows, *, resamples: int = 400) -> Rows:
     rivals = {
         "best single network": single,
         "best single network, without look-ahead": plain,
-        "best single network, not fitted": [row for row in single if not fitted(row)],
+        "best single network, not fitted": [row for row in single if not is_fitted(row)],
         **{
             name: [row for row in rows if on_curve(row)]
             for name, on_curve in CURVES.items()
@@ -83,8 +83,10 @@ def summarise_fitted(rows: Rows, *, resamples: int = 400) -> Rows:
         return {"rival": name, **ratios(ours, theirs, drawn), "plans": each}
 
     found = [line(name, ours, theirs) for name, theirs in rivals.items()]
-    unlooking = [row for row in rows if of_levels(row) and fitted(row) and not looks_ahead(row)]
-    return [*found, line(NEITHER, unlooking, plain)]
+    # What is chosen without look-ahead may have none anyway, as for the ODE.
+    without = {row["parameters"]["budget"]: row for row in rows
+               if searched(row) and is_fitted(row) and not looks_ahead(row)}  # fmt: skip
+    return [*found, line(NEITHER, list(without.values()), plain)]
 
 
 def ratios(ours: Rows, theirs: Rows, drawn: np.ndarray) -> dict[str, Any]:

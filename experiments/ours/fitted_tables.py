@@ -2,7 +2,7 @@
 
 from experiments.common.method import PROCESSES
 from experiments.common.rival_tables import brief, lines, result_of, short
-from experiments.ours.fitted_rows import CURVES, fitted
+from experiments.ours.fitted_rows import CURVES, NEITHER, is_fitted
 
 KINDS = {"mean": "mean over pictures", "median": "median picture"}
 COLUMNS = {
@@ -25,8 +25,9 @@ def plans() -> str:
     for sampler, (best, plain, *rest) in result["summary"].items():
         named = {PROCESSES[sampler]: best}
         if plain["plans"] != best["plans"]:
+            (neither,) = (line for line in rest if line["rival"] == NEITHER)
             named[f"{PROCESSES[sampler]}, over one that does not look ahead"] = plain
-            named[f"{PROCESSES[sampler]}, where neither does"] = rest[-1]
+            named[f"{PROCESSES[sampler]}, where neither does"] = neither
         for name, own in named.items():
             told = [short(each["mean"]) for each in own["plans"]]
             rows.append([name, *told, *["-"] * (len(budgets) - len(told))])
@@ -71,7 +72,7 @@ def less_error(count: float, curve: str) -> list[str]:
     for sampler in PROCESSES:
         own = [row for row in rows if row["family"] == "single"
                and (row["sampler"], row["cost"]) == (sampler, count)]  # fmt: skip
-        plain = min(row["mse"] for row in own if not fitted(row))
+        plain = min(row["mse"] for row in own if not is_fitted(row))
         ours = min((row["mse"] for row in own if CURVES[curve](row)), default=None)
         found.append("-" if ours is None else f"{plain / ours:.1f}")
     return found

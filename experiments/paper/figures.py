@@ -24,7 +24,7 @@ from experiments.common.curves import Rows
 from experiments.common.kept_plans import read_plan
 from experiments.common.method import Method, Run, fields, label
 from experiments.common.pictures import Strip, picture_rows
-from experiments.common.samplers import SAMPLERS, coarse_grids, fine_grid, reference_grid
+from experiments.common.samplers import REFERENCE, SAMPLERS, coarse_grids, fine_grid, reference_grid
 from experiments.ladders.shipped import SHIPPED, Trained, load
 from experiments.ours import sensitivities
 from experiments.paper import error_against_cost, figure_error, figure_gamma
@@ -53,7 +53,7 @@ class Settings:
     plans: Path | None = SHIPPED / "plans"
     """Folder of plans fitted to the ladder, `ddpm_30.npz` and so on; none: no row of them."""
     reference_steps: int = 400
-    """Steps of the fine grid; fitted plans need it to be the one they were fitted on."""
+    """Steps even in time, as the plans are fitted for; the reference cuts those at both ends."""
     counts: tuple[int, ...] = (15, 30, 60, 200)
     """Steps of Euler-Maruyama with the top level alone."""
     compared: int = 32
@@ -93,7 +93,8 @@ def run(settings: Settings) -> None:
     console = Console(width=110)
     trained = load(settings.ladder)
     check_measured(settings)
-    runs.check_settings(settings.out, runs.recorded(settings) | {"costs": trained.ladder.costs})
+    about = {"costs": trained.ladder.costs, "fine": len(reference_grid(settings.reference_steps))}
+    runs.check_settings(settings.out, runs.recorded(settings) | about)
     finish = partial(runs.finish, settings=settings, console=console)
     for name in settings.samplers:
         if not (settings.out / f"pictures_{name}.json").exists():
@@ -155,7 +156,7 @@ def pictures(
         judged = benchmark.make_benchmark(name, trained, fine, samples, settings.seed)
     count, top = len(fine) - 1, len(trained.ladder)
     rows: Rows = [{
-        **fields(Method("top level", (top,))), "parameters": {"steps": count},
+        **fields(Method("top level", (top,), REFERENCE, 2)), "parameters": {"steps": count},
         "evaluations": [0] * (top - 1) + [count], "cost": float(count), "mse": 0.0,
     }]  # fmt: skip
     strips = [Strip(f"reference, {count} steps", float(count), 0.0, np.asarray(judged.reference))]

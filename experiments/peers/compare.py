@@ -65,7 +65,7 @@ class Settings:
     images: int = 16
     """Pictures that judge the distance to the exact solution."""
     reference_steps: int = 400
-    """Steps of the fine grid, on which the top level is taken to be exact."""
+    """Steps even in time of what is taken to be exact, which cuts those at both ends finer."""
     counts: tuple[int, ...] = (5, 8, 10, 15, 20, 30, 40, 60)
     """Steps of the top level alone and of the peers."""
     base_steps: tuple[int, ...] = (16, 40, 100)
@@ -132,7 +132,8 @@ def run(settings: Settings) -> None:
     """The experiment itself."""
     console = Console(width=150)
     trained = load(settings.ladder)
-    about = {"costs": trained.ladder.costs, "losses": trained.losses}
+    about = {"costs": trained.ladder.costs, "losses": trained.losses,
+             "fine": len(reference_grid(settings.reference_steps))}  # fmt: skip
     runs.check_settings(settings.runs, runs.recorded(settings, APART) | about)
     if settings.data is None:
         console.print("no distances to the data: give the pictures with --data PICTURES")

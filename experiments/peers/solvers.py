@@ -155,7 +155,7 @@ def _module(name: str) -> Any:
 
 
 def _signal(fine: Grid) -> np.ndarray:
-    """alpha^2 at the training steps, from the cleanest: training step i is t = (i + 1)/count."""
+    """alpha^2 at the training steps, the points of the fine grid from the cleanest on."""
     return np.maximum(schedules(PROCESS, fine[:-1][::-1])[0] ** 2, FLOOR)
 
 

@@ -53,8 +53,9 @@ class Search(NamedTuple):
         levels: of the ladder, 1 the cheapest: tuples of two or more that end at the top.
         most: the largest number of steps to try, which every grid has to be able to make.
         factors: numbers of steps, as multiples of how many evaluations of the top level the budget
-            pays for; at 3 the top level runs at one step of three at most. Levels that lie close
-            want many, steps that look ahead few; grids are compared at the first.
+            pays for, or up to 15 % fewer where that pays for one more run of the top level; at 3
+            that runs at one step of three at most. Levels that lie close want many, steps that look
+            ahead few; grids are compared at the first.
         powers: of v / c in the density of the places where levels run, see `place_levels`; 0
             spreads them evenly.
         memories: how many earlier outputs are known of each lower level, and of the top, as pairs.
@@ -90,7 +91,8 @@ def places_of(
     if len(costs) == 1:
         return ~ahead[:, None] if count * costs[0] <= 1.001 * budget else None
     least = count * costs[0] + sum(costs[1:])
-    if not least < budget < 0.95 * count * sum(costs):
+    most = least + (count - 2) * sum(costs[1:])  # At the first step the cheapest runs alone.
+    if not least < budget < min(0.95 * count * sum(costs), most):
         return None
     values = density.values[:, np.array(candidate.levels) - 1].copy()
     values[:, 0] = np.inf
@@ -114,7 +116,7 @@ def starts_of(
 
 
 def filled_steps(costs: Sequence[float], budget: float, count: int) -> int:
-    """So many steps, or up to 15 % fewer if these leave another run of the top paid for."""
+    """count, or up to 15 % fewer if what these save pays for one more run of the top level."""
     runs = np.floor((budget - count * costs[0]) / costs[-1]) + 1
     fewer = int((budget - runs * costs[-1]) / costs[0])
     return fewer if fewer >= 0.85 * count else count

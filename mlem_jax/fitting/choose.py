@@ -17,7 +17,7 @@ References:
 
 from collections.abc import Callable, Mapping, MutableMapping
 from functools import cache as cached
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -41,7 +41,7 @@ from mlem_jax.fitting.fine import Fine, along, states_on
 from mlem_jax.fitting.fit import Fit, fit_plan
 from mlem_jax.fitting.places import Density
 from mlem_jax.ladder import Ladder, known_costs, pick_levels
-from mlem_jax.noise import BrownianPath, coarsen, store_path
+from mlem_jax.noise import BrownianPath, store_path
 from mlem_jax.plans.memory import beside_next
 from mlem_jax.plans.price import price
 from mlem_jax.problem import Problem, batch_size, take
@@ -73,6 +73,8 @@ class Choice(NamedTuple):
 
 Report = Callable[[Candidate, float], None]
 """`(candidate, its error)`, of each that is tried."""
+Prepared = tuple[Steps, Problem, State]
+"""Steps of a grid, the problem with its noise on them, and the fine solution."""
 
 
 def choose_plan(
@@ -118,15 +120,11 @@ def choose_plan(
     parts = _folds(folds, count)
     noise = problem.noise
     drawn = store_path(noise, problem.x) if isinstance(noise, BrownianPath) else None
-    prepared = lru_cache(maxsize=1)(partial(_prepared, problem, fine, drawn, search))
+    places = cached(partial(places_of, ladder, search=search, density=density, budget=budget))
+    prepared = _keeping_the_last(partial(_prepared, problem, fine, drawn, search))
+    fitted = partial(_fitted, ladder, prepared, places, ridge=ridge, chunk=chunk)
     errors: dict[Candidate, float] = {}
     kept = {} if cache is None else cache
-
-    @cached
-    def places(candidate: Candidate) -> Places:
-        return places_of(ladder, candidate, search, density, budget)
-
-    fitted = partial(_fitted, ladder, prepared, places, ridge=ridge, chunk=chunk)
 
     def judge(candidate: Candidate) -> float:
         if candidate in errors:
@@ -142,20 +140,15 @@ def choose_plan(
             report(candidate, errors[candidate])
         return errors[candidate]
 
-    def cross(candidate: Candidate) -> Float[np.ndarray, " batch"]:
-        each = (fitted(candidate, part).held_out for part in parts)
-        return np.concatenate([np.asarray(own) for own in each])
-
     finalists = [_best_with_levels(ladder, search, budget, judge)]
     if alone := list(alone_of(ladder, search, budget)):
-        best = min(alone, key=judge)
-        finalists.append(min(best, best._replace(memory=(0, 2)), key=judge))
-    crossed = {each: cross(each) for each in finalists if np.isfinite(judge(each))}
+        finalists.append(min(alone, key=judge))
+    crossed = {each: np.concatenate([np.asarray(fitted(each, part).held_out) for part in parts])
+               for each in finalists if np.isfinite(judge(each))}  # fmt: skip
     if not crossed:
         raise too_small(budget)
     best = chosen_of(crossed)
-    fit = fitted(best, None)
-    costs = known_costs(pick_levels(ladder, best.levels))
+    fit, costs = fitted(best, None), known_costs(pick_levels(ladder, best.levels))
     cost = float(price(fit.plan, costs).costs.sum())
     return Choice(best, search.grids[best.grid](best.steps), fit, cost, crossed[best], errors)
 
@@ -200,20 +193,31 @@ def _folds(folds: int, count: int) -> list[np.ndarray]:
     return np.array_split(np.arange(count), folds)
 
 
+def _keeping_the_last(make: Callable[[str, int], Prepared]) -> Callable[[str, int], Prepared]:
+    """`make`; what it made last is kept, and let go before something else is made: it is large."""
+    kept: dict[tuple[str, int], Prepared] = {}
+
+    def made(grid: str, count: int) -> Prepared:
+        if (grid, count) not in kept:
+            kept.clear()
+            kept[grid, count] = make(grid, count)
+        return kept[grid, count]
+
+    return made
+
+
 def _prepared(
     problem: Problem, fine: Fine, drawn: State | None, search: Search, grid: str, count: int
-) -> tuple[Steps, Problem, State]:
+) -> Prepared:
     """Steps, the problem with its noise drawn, and the fine solution: what many fits share."""
     steps = search.grids[grid](count)
-    own = along(problem, fine.steps, steps)
-    if isinstance(own.noise, BrownianPath):
-        own = own._replace(noise=coarsen(own.noise, drawn))
+    own = along(problem, fine.steps, steps, drawn)
     return steps, own, states_on(fine, steps, own)
 
 
 def _fitted(
     ladder: Ladder,
-    prepared: Callable[[str, int], tuple[Steps, Problem, State]],
+    prepared: Callable[[str, int], Prepared],
     places: Callable[[Candidate], Places],
     candidate: Candidate,
     apart: np.ndarray | None,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from mlem_jax.ladder import Ladder, pick_levels
-from mlem_jax.noise import BrownianPath, brownian_path
+from mlem_jax.noise import BrownianPath, brownian_path, coarsen
 from mlem_jax.plans.plan import full
 from mlem_jax.problem import Problem, increment_at, take
 from mlem_jax.solver.solve import solve_path
@@ -53,12 +53,21 @@ def points_on(fine: Steps, coarse: Steps) -> Int[np.ndarray, " points"]:
     return np.append(np.asarray(path.first), np.asarray(path.last)[-1])
 
 
-def along(problem: Problem, fine: Steps, coarse: Steps) -> Problem:
-    """The problem with the same Brownian paths in coarser steps."""
+def along(problem: Problem, fine: Steps, coarse: Steps, drawn: State | None = None) -> Problem:
+    """The problem with the same Brownian paths in coarser steps.
+
+    Args:
+        problem: with paths over the fine steps, or an ODE, which stays as it is.
+        fine: its steps.
+        coarse: steps on points of those.
+        drawn: the increments of the fine steps, from `store_path`, if the coarse ones are to be
+            summed of them now instead of drawn at every solve.
+    """
     noise = problem.noise
     if not isinstance(noise, BrownianPath):
         return problem
-    return problem._replace(noise=brownian_path(noise.key, fine, coarse, samples=noise.samples))
+    path = brownian_path(noise.key, fine, coarse, samples=noise.samples)
+    return problem._replace(noise=path if drawn is None else coarsen(path, drawn))
 
 
 def states_on(fine: Fine, coarse: Steps, problem: Problem) -> State:

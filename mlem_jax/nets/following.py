@@ -28,7 +28,8 @@ from mlem_jax.process import Prediction, Process, convert, log_snr, perturb, pre
 from mlem_jax.types import Params
 
 FADING = 0.7
-"""Per unit of the log-SNR, of the errors of small networks; on pictures of Earth 0.3 to 1."""
+"""How fast errors of small networks fade along a path: of one, exp(-FADING) is left after a unit of
+the log-SNR. On pictures of Earth 0.3 to 1."""
 
 Pairs = Float[Array, "batch 2 height width channels"]
 """Images at the two ends of a piece of a path, the cleaner first."""
@@ -134,8 +135,8 @@ def _moved(
     process: Process, answers: Answers, errors: Pairs, fading: float
 ) -> Float[Array, "batch height width channels"]:
     """e_t - exp(-fading l) e_s."""
-    change = log_snr(process, answers.t)
-    stays = jnp.exp(-fading * (change[:, 0] - change[:, 1]))
+    ends = log_snr(process, answers.t)
+    stays = jnp.exp(-fading * (ends[:, 0] - ends[:, 1]))
     return errors[:, 0] - stays[:, None, None, None] * errors[:, 1]
 
 
