@@ -85,7 +85,11 @@ def unipc(name: str, trained: Trained, count: int, fine: Grid) -> Iterator[Peer]
 def papers(
     name: str, trained: Trained, pilot: Pilot, budget: float, fine: Grid, asked: Asked
 ) -> Iterator[Run]:
-    """All levels, 250 steps, learned gates or those of theory, the best of so many draws."""
+    """All levels, 250 steps, learned gates or those of theory, the best of so many draws.
+
+    The steps are even in time as far as they can be on points of the fine grid: of its 400 even
+    ones they take one or two.
+    """
     costs, count = trained.ladder.costs, min(250, (len(fine) - 1) // 2)
     times = coarse_grids(fine, count)["uniform"]
     steps = SAMPLERS[name].table(times)
