@@ -187,6 +187,9 @@ def test_levels_are_left_out_where_samples_are_too_few_to_tell():
     ([9.0, 0.0, 0.0, -1.0], False),
     ([-1.0, -1.0, -1.0, -1.0], False),
     ([np.nan, 1.0, 1.0, 1.0], False),
+    ([9.9, 9.9, 9.9, -8.0], True),
+    ([5.0, 5.0, 0.0, -1.0], True),  # Logarithms: 0.32 and 0.22.
+    ([5.0, 5.0, -2.0, -2.0], False),  # 1.5 and 2.02.
 ])  # fmt: skip
 def test_levels_have_to_gain_more_than_one_standard_error(gained, better):
     with_levels, alone = (Candidate(levels, "any", 9, 0.0, (0, 1)) for levels in [(1, 2), (2,)])
@@ -194,6 +197,15 @@ def test_levels_have_to_gain_more_than_one_standard_error(gained, better):
     assert chosen_of(errors) == (with_levels if better else alone)
     assert chosen_of({with_levels: errors[with_levels]}) == with_levels
     assert chosen_of(errors | {alone: np.full(4, np.nan)}) == with_levels
+
+
+def test_levels_have_to_gain_in_the_typical_sample_too():
+    with_levels, alone = (Candidate(levels, "any", 9, 0.0, (0, 1)) for levels in [(1, 2), (2,)])
+    theirs = np.concatenate([np.full(90, 1.0), np.full(10, 1000.0)])
+    few = np.concatenate([np.full(90, 2.0), np.full(10, 500.0)])  # Half as large in a tenth.
+    assert (theirs - few).mean() > 2 * (theirs - few).std() / 10
+    assert chosen_of({with_levels: few, alone: theirs}) == alone
+    assert chosen_of({with_levels: few / 3, alone: theirs}) == with_levels
 
 
 def test_a_level_that_is_not_finite_is_not_chosen():

@@ -52,8 +52,6 @@ class Settings:
     """What draws the pictures."""
     budgets: tuple[float, ...] = (5.0, 8.0, 15.0, 30.0, 60.0)
     """In evaluations of the top level."""
-    beyond: tuple[int, ...] = (90,)
-    """Steps of further single networks, so that the last budgets have rivals that cost more."""
     factors: tuple[float, ...] = (2.0, 1.5, 2.5, 3.0)
     """Steps of the multilevel plans that are tried, in evaluations that the budget would pay."""
     images: int = 64
@@ -89,7 +87,7 @@ def main(settings: Settings) -> None:
         trained = load(given.ladder)
         about = {"costs": trained.ladder.costs}
         # Of other budgets there are other rows in the same log, of other samplers other logs.
-        determining = runs.recorded(given, ("plans", "name", "budgets", "beyond", "samplers"))
+        determining = runs.recorded(given, ("plans", "name", "budgets", "samplers"))
         runs.check_settings(given.runs, determining | about)
         rows = [row for name in given.samplers for row in compare(name, trained, given, console)]
         summary = {name: summarise_fitted([row for row in rows if row["sampler"] == name])
@@ -105,7 +103,7 @@ def shrink(settings: Settings, folder: Path) -> Settings:
     """What `--tiny` runs."""
     return dataclasses.replace(
         settings, ladder=tiny.random_ladder(folder / "ladder"), gates=None, budgets=(6.0,),
-        beyond=(8,), factors=(3.0,), images=4, pilot=8, reference_steps=64, draws=2,
+        factors=(3.0,), images=4, pilot=8, reference_steps=64, draws=2,
         runs=folder / "runs",
     )  # fmt: skip
 
@@ -143,8 +141,6 @@ def compare(name: str, trained: Trained, settings: Settings, console: Console) -
             tasks[f"paper, learned {budget:g}"] = partial(papers, own, budget, settings.gates)
         tasks[f"multilevel {budget:g}"] = partial(multilevel, own, budget)
         tasks[f"no look-ahead {budget:g}"] = partial(without_look_ahead, own, budget)
-    for count in settings.beyond:
-        tasks[f"single {count}"] = partial(singles, own, count)
     return [row for task, make in tasks.items() for row in once(log, task, make, console)]
 
 
@@ -167,7 +163,7 @@ def shared(name: str, trained: Trained, settings: Settings, console: Console) ->
         search = search_of(name, fine, levels, factors=settings.factors)
         with console.status(f"{name}: the fine solution of the pilot batch"):
             return make_pilot(
-                name, trained, search, (*settings.budgets, *settings.beyond), fine,
+                name, trained, search, settings.budgets, fine,
                 images=settings.pilot, seed=settings.seed,
                 keep=settings.runs / f"{name}_pilot.npz",
             )  # fmt: skip
@@ -191,11 +187,11 @@ def judge(own: Compared, family: str, made: Iterable[Run | Peer]) -> Rows:
 
 def singles(own: Compared, count: int) -> Rows:
     """One network at so many steps: of both orders, on every grid; UniPC; with fitted weights."""
-    keep = keep_in(own.settings) if count in own.settings.budgets else None
     return judge(own, "single", (
         *rivals.alone(own.name, own.trained, count, own.fine),
         *rivals.unipc(own.name, own.trained, count, own.fine),
-        *rivals.fitted_alone(own.name, own.trained, own.pilot(), count, own.fine, keep),
+        *rivals.fitted_alone(own.name, own.trained, own.pilot(), count, own.fine,
+                             keep_in(own.settings)),
     ))  # fmt: skip
 
 

@@ -7,8 +7,9 @@ and the top level alone with fitted weights, on each of the grids.
 
 At the end the best and the top level alone are cross-validated, each fold judged by a fit on the
 others, and the best is chosen only if it is better by more than one standard error of the
-difference: a few samples make up most of an error, and where errors are small and coefficients many
-a search among dozens of candidates finds some that are better on these samples alone.
+difference, both in the mean error and in the mean of its logarithm. Where errors are small and
+coefficients many a search among dozens of candidates finds some that are better on these samples
+alone; and a few samples make up most of a mean error, while the logarithm tells of all of them.
 
 References:
     After Breiman et al. 1984, Classification and Regression Trees, section 3.4.3: the simplest
@@ -172,7 +173,9 @@ def _best_with_levels(
 
 
 def chosen_of(errors: Mapping[Candidate, Float[np.ndarray, " batch"]]) -> Candidate:
-    """The first, if mean(gained) > its standard error, gained = last - first; else the last.
+    """The first, if mean(last - first) and mean(log last - log first) > their standard errors.
+
+    Else the last.
 
     Args:
         errors: cross-validated, by sample, of one or two candidates, the simpler one last.
@@ -181,8 +184,10 @@ def chosen_of(errors: Mapping[Candidate, Float[np.ndarray, " batch"]]) -> Candid
     first, last = candidates[0], candidates[-1]
     if not np.isfinite(errors[last]).all():
         return first
-    gained = errors[last] - errors[first]
-    return first if gained.mean() > gained.std(ddof=1) / len(gained) ** 0.5 else last
+    ours, theirs = (np.maximum(errors[each], np.finfo(float).tiny) for each in (first, last))
+    gains = (theirs - ours, np.log(theirs) - np.log(ours))
+    better = (each.mean() > each.std(ddof=1) / len(each) ** 0.5 for each in gains)
+    return first if all(better) else last
 
 
 def _folds(folds: int, count: int) -> list[np.ndarray]:
