@@ -263,10 +263,10 @@ def test_noise_that_is_kept_is_the_noise_drawn_along_any_grid(order):
 
 
 def test_the_reference_cuts_even_steps_where_the_log_snr_changes_fast():
-    even, cut = samplers.fine_grid(400), samplers.reference_grid(400)
-    assert len(cut) == 627
+    even, cut = samplers.fine_grid(40), samplers.reference_grid(40)
+    assert len(even) < len(cut) < 2 * len(even)
     assert np.isin(even, cut).all()
     values = np.asarray(process.log_snr(process.cosine(), jnp.asarray(cut[1:-1])))
-    assert np.diff(values).max() < 1.001 * 20 / 400
+    assert np.diff(values).max() < 1.001 * 20 / 40
     middle = (even > 0.3) & (even < 0.7)
     np.testing.assert_array_equal(even[middle], cut[(cut > 0.3) & (cut < 0.7)])

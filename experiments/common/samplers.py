@@ -87,7 +87,7 @@ def cut_grid(times: Grid, longest: float) -> Grid:
     """
     values = grids.in_double(lambda t: process.log_snr(PROCESS, t), times[1:-1])
     pieces = np.maximum(np.ceil(np.diff(values) / longest - 1e-9), 1).astype(int)
-    cut = [grids.log_snr_grid(PROCESS, begin, end, int(count))[1:]
+    cut = [grids.log_snr_grid(PROCESS, begin, end, int(count))[1:] if count > 1 else [end]
            for begin, end, count in zip(times[1:-2], times[2:-1], pieces, strict=True)]  # fmt: skip
     return np.concatenate([times[:2], *cut, times[-1:]])
 
