@@ -109,7 +109,7 @@ def when() -> str:
         ["the same, with fitted weights and steps that look ahead at the noise",
          *fitted_tables.less_error(8.0, "top level, fitted, look-ahead"), earth],
         ["error of the best of diffusers' and diffrax's solvers and a switch of levels, over that "
-         "of a fitted plan, for 8 and 30 evaluations or up to 5 % more",
+         "of the chosen plan, for 8 and 30 evaluations or up to 5 % more",
          *peer_tables.over_fitted(8, 30),
          "[Earth](results/README.md#beside-the-solvers-of-other-projects)"],
         ["cost of Euler-Maruyama with one network, over that of ML-EM as in the paper (independent "

@@ -33,12 +33,12 @@ def peers() -> str:
 
 
 def over_fitted(*costs: float) -> list[str]:
-    """The least error of all peers over that of fitted multilevel plans, per process."""
+    """The least error of all peers over that of the plans that were chosen, per process."""
     found = []
     for process in PROCESSES.values():
         rows = [row for row in result_of("peers")["rows"] if row["process"] == process]
-        pairs = [(least(in_groups(rows, *PEERS), cost), least(in_groups(rows, OURS[-1]), cost))
-                 for cost in costs]  # fmt: skip
+        chosen = [row for row in rows if "_top" not in row["parameters"].get("plan", "_top")]
+        pairs = [(least(in_groups(rows, *PEERS), cost), least(chosen, cost)) for cost in costs]
         found.append(", ".join(f"{peer / own:.2g}" for peer, own in pairs if peer and own))
     return found
 
