@@ -60,14 +60,14 @@ def main(settings: Settings) -> None:
 
 def fit(trained: Trained, given: Settings, **tried: Any) -> None:
     """As `main`, of a ladder; what `Search` tries may be given."""
-    fine = reference_grid(given.reference_steps)
-    errors = given.runs / f"{content(trained, fine, given)}.json"
-    console, cache = Console(width=110), Errors(errors)
+    console = Console(width=110)
 
     def tell(candidate: Candidate, error: float) -> None:
         console.print(f"{told(candidate):<70} mse {error:.2e}")
 
     with console.status("the fine solution of the pilot batch"):
+        fine = reference_grid(given.reference_steps)
+        cache = Errors(given.runs / f"{content(trained, fine, given)}.json")
         search = search_of(given.sampler, fine, len(trained.ladder), **tried)
         pilot = make_pilot(given.sampler, trained, search, [given.budget], fine,
                            images=given.images, seed=given.seed)  # fmt: skip

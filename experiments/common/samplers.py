@@ -1,5 +1,6 @@
 """The two samplers of the paper: their grids, their tables, and the paths that drive them."""
 
+from functools import cache
 from typing import Literal, NamedTuple
 
 import jax
@@ -69,6 +70,7 @@ REFERENCE = "even, cut"
 """What `reference_grid` is called in results."""
 
 
+@cache  # Seconds to make, and asked for by checks of settings and by every sampler.
 def reference_grid(count: int) -> Grid:
     """`fine_grid`, each step cut evenly in the log-SNR into pieces of 20 / count at most.
 
